@@ -1,0 +1,1 @@
+"""What Hugging Face ships, as one value."""

@@ -1,0 +1,1 @@
+"""The terminal: the only package that prints, reads standard input or exits."""

@@ -1,0 +1,172 @@
+"""The program: every command by name, the global flags, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from llamacli import __version__
+from llamacli.cli.console import standard_console
+from llamacli.cli.context import Context
+from llamacli.cli.options import add_global_options
+from llamacli.errors import LlamacliError
+
+COMMANDS: tuple[tuple[str, str], ...] = (
+    ("download", "Fetch a model from the Hub, whole and verified."),
+    ("quantize", "Turn a checkpoint into one GGUF file."),
+    ("chat", "Talk to a model."),
+    ("run", "One prompt, one answer; for shells and pipes."),
+    ("bench", "Measure speed as llama-bench does, and more."),
+    ("list", "The models on this computer."),
+    ("show", "What a model file contains."),
+    ("rm", "Remove a model."),
+    ("verify", "Is a model file whole and safe?"),
+    ("merge", "Join a split GGUF into one file."),
+    ("doctor", "What this machine has and what the engine was built for."),
+    ("help", "Exit codes, environment and other topics."),
+)
+"""One line per command; `llamacli.cli.commands.<name>` holds its function `<name>_command`."""
+
+ALIASES = {"pull": "download", "ls": "list", "create": "quantize", "remove": "rm"}
+"""Names that hands trained on other tools will type."""
+
+
+class Commands(TyperGroup):
+    """The commands, each imported only when it is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of a user's first day."""
+        return [name for name, _ in COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called `cmd_name`, or None."""
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in dict(COMMANDS):
+            return None
+        module = importlib.import_module(f"llamacli.cli.commands.{name}")
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        settings = getattr(module, "CONTEXT_SETTINGS", {})
+        single.command(
+            name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, **settings}
+        )(getattr(module, f"{name}_command"))
+        command = typer.main.get_command(single)
+        add_global_options(command)
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The table above; nothing is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS))
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=True,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"llamacli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Run language models on this computer. Nothing leaves it except downloads you ask for.
+
+    \b
+    llamacli quantize ./my-finetune -q Q4_K_M        a checkpoint becomes one GGUF file
+    llamacli chat ./my-finetune-Q4_K_M.gguf          talk to it
+    git diff | llamacli run -m MODEL "explain"       use it in a pipe
+    """
+    if context.invoked_subcommand is None:
+        from llamacli.cli.commands.welcome import welcome
+
+        welcome(context.obj, context.get_help())
+
+
+def invoke(arguments: Sequence[str], context: Context) -> int:
+    """Run one command line in `context` and return its exit code. Never raises, never prints a traceback."""
+    console = context.console
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=list(arguments), prog_name="llamacli", standalone_mode=False, obj=context)
+        console.out.flush()
+        return code if isinstance(code, int) else 0
+    except LlamacliError as error:
+        console.error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        return _unexpected(error, context)
+
+
+def _unexpected(error: Exception, context: Context) -> int:
+    """Usage errors come from Typer with their own words; anything else is a bug of ours, told in one line."""
+    console = context.console
+    if hasattr(error, "format_message"):
+        usage = getattr(error, "ctx", None)
+        hint = f"see: {usage.command_path} --help" if usage is not None else ""
+        console.error(LlamacliError(error.format_message(), hint))
+        return int(getattr(error, "exit_code", 2))
+    if isinstance(error, MemoryError):
+        console.error(LlamacliError("out of memory"))
+        return 6
+    if console.verbose >= 2:
+        console.err.write("".join(traceback.format_exception(error)))
+    where = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
+    place = f" ({os.path.basename(where.filename)}:{where.lineno})" if where else ""  # noqa: PTH119
+    console.error(
+        LlamacliError(
+            f"internal error: {type(error).__name__}: {error}{place}",
+            "this is a bug in llamacli; the same command with -vv shows where",
+        )
+    )
+    return 10
+
+
+def main() -> None:
+    """The program's entry: real streams, signals, exit code."""
+
+    def terminated(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, terminated)
+    context = Context(console=standard_console())
+    code = invoke(sys.argv[1:], context)
+    if not _flushed(sys.stdout):
+        code = code or 141
+    _flushed(sys.stderr)
+    sys.exit(code)
+
+
+def _flushed(stream: Any) -> bool:
+    """Flush for the last time; if the reader is gone, point the stream at nothing so that exiting stays quiet."""
+    try:
+        stream.flush()
+    except (BrokenPipeError, ValueError):
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())
+        return False
+    return True

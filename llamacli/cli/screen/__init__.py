@@ -1,0 +1,1 @@
+"""The chat's screen: input, live answer, slash commands."""

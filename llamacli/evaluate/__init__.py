@@ -1,0 +1,1 @@
+"""How good a model is: perplexity, divergence from its source, activations."""

@@ -1,0 +1,1 @@
+"""Vectorised searches for the quantized types."""

@@ -1,0 +1,51 @@
+"""The small protocol that chat, run and bench are written against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llamacli.runtime.messages import Piece, Prompt, Sampling
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a model is loaded; names are llama.cpp's, None means: choose what suits this machine and model."""
+
+    ctx_size: int | None = None
+    gpu_layers: int | None = None
+    threads: int | None = None
+    threads_batch: int | None = None
+    batch: int = 2048
+    ubatch: int = 512
+    flash_attn: str = "auto"
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    sequences: int = 1
+    devices: tuple[str, ...] = ()
+    mmap: bool = True
+    loras: tuple[tuple[str, float], ...] = ()
+    embeddings: bool = False
+
+
+class Engine(Protocol):
+    """A loaded model. Owned by one thread; `close` frees it."""
+
+    context_size: int
+    metadata: Mapping[str, str]
+
+    def tokens(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
+        """Token ids of a prompt. Control tokens are recognised in control spans only."""
+
+    def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+        """Evaluate what of `tokens` is not yet in the KV cache, then yield the answer piece by piece.
+
+        Raises ContextOverflow before anything is evaluated, EngineError when decoding fails.
+        """
+
+    def stop(self) -> None:
+        """End a running `generate` soon. May be called from a signal handler or another thread."""
+
+    def close(self) -> None:
+        """Free the model. Calling it twice does no harm."""

@@ -1,0 +1,60 @@
+"""Shared by all tests: run a command in process, find the checkpoints."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamacli.cli.app import invoke as invoke_app
+from llamacli.cli.console import Console
+from llamacli.cli.context import Context
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "fixtures"
+"""Larger fixtures that may stand beside the project; tests that use them are skipped without them."""
+
+
+@dataclass
+class Result:
+    """What one command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Callable[..., Context]:
+    """A Context of its own: empty home, no terminal, no network."""
+
+    def make(**env: str) -> Context:
+        environment = {"LLAMACLI_HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), **env}
+        environment.setdefault("HF_HUB_OFFLINE", "1")
+        console = Console(io.StringIO(), io.StringIO(), environment)
+        return Context(console=console, env=environment, home=tmp_path, cwd=tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def invoke(context: Callable[..., Context]) -> Callable[..., Result]:
+    """Run `llamacli ARGS` in this process: `invoke("show", path, "--json").json`."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+        here = context(**(env or {}))
+        code = invoke_app([str(a) for a in arguments], here)
+        out, err = here.console.out, here.console.err
+        assert isinstance(out, io.StringIO) and isinstance(err, io.StringIO)
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return run
