@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from llamacli.errors import CorruptFile, NotFound, Unsupported
+from llamacli.formats.file_access import LocalFile, RandomAccess
 
 MAX_TEXT_BYTES = 256 << 20
 """No configuration or tokenizer file is larger; a larger one is a trap for our memory."""
-
-
-class RandomAccess(Protocol):
-    """A file that several threads read at once, each at its own offset."""
-
-    size: int
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset` on. Raises CorruptFile if the file ends before."""
 
 
 class Source(Protocol):
@@ -36,34 +27,6 @@ class Source(Protocol):
 
     def open(self, name: str) -> RandomAccess:
         """A large file, to be read in pieces."""
-
-
-class LocalFile:
-    """A file on disk, read with `pread` where the system has it, else with a lock around seek and read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self.size = os.fstat(self._file.fileno()).st_size
-        self._lock = threading.Lock()
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """See `RandomAccess`."""
-        done, total = 0, len(buffer)
-        while done < total:
-            got = self._read(offset + done, buffer[done:])
-            if not got:
-                raise CorruptFile(
-                    f"{self.path} ends at byte {offset + done:,}", "the file is truncated; fetch it again"
-                )
-            done += got
-
-    def _read(self, offset: int, buffer: memoryview) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file.fileno(), [buffer], offset)
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.readinto(buffer) or 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +72,7 @@ class Folder:
 
 
 def plain(name: str) -> bool:
-    """Whether `name` names a file right here on every system: no separators, drives, `..`, NUL or control characters."""
+    """Whether `name` names a file right here on every system: no separators, drives, `..` or control characters."""
     return (
         0 < len(name.encode("utf-8", "surrogatepass")) <= 255
         and name not in (".", "..")

@@ -1,0 +1,94 @@
+"""What a model family is: data. The converter reads it; nothing here knows how a file is written.
+
+A family says which metadata keys it adds, what happens to tensors that are not simply renamed, and which shapes it expects.
+Names are translated by the gguf package's own tensor-name map. Rules are tried in order, the first whose pattern matches the
+whole name wins; a tensor that neither a rule nor the map knows is an error that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llamacli.families.config import Config
+from llamacli.formats.gguf_values import Value
+from llamacli.formats.rows import Rows
+
+Named = tuple[str, Rows]
+Transform = Callable[[Rows, Config], Rows]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One metadata key: `name` follows the architecture (`llama.block_count`), or is whole if it has `general.` in front.
+
+    `value` returns None when the key is to be left out.
+    """
+
+    name: str
+    value: Callable[[Config], Value | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of tensors whose whole name matches `pattern` (a regular expression).
+
+    Exactly one of these: nothing but `rename` (a template for `re.Match.expand`) and `transform` of the rows; `split` into
+    several named tensors; `drop`; or `stack`: all tensors that expand to the same `stack` name become one, ordered by the
+    group called `expert`, each transformed first.
+    """
+
+    pattern: str
+    transform: Transform | None = None
+    rename: str = ""
+    split: Callable[[str, Rows, Config], Iterable[Named]] | None = None
+    stack: str = ""
+    drop: bool = False
+    when: Callable[[Config], bool] = lambda config: True
+
+    def match(self, name: str, config: Config) -> re.Match[str] | None:
+        """The match if this rule is for `name`."""
+        return re.fullmatch(self.pattern, name) if self.when(config) else None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A tensor that the family cannot do without: `name` in GGUF's terms with `{block}`, and its shape, outermost first.
+
+    `shape` and `blocks` may depend on the configuration; a dimension of -1 may be anything.
+    """
+
+    name: str
+    shape: Callable[[Config], tuple[int, ...]]
+    when: Callable[[Config, int], bool] = lambda config, block: True
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family as data."""
+
+    name: str
+    """The architecture's name in GGUF (`general.architecture`)."""
+    architectures: tuple[str, ...]
+    """The class names in config.json that this family converts."""
+    keys: tuple[Key, ...]
+    rules: tuple[Rule, ...] = ()
+    expected: tuple[Expected, ...] = ()
+    extra: Callable[[Config], Iterable[Named]] = lambda config: ()
+    """Tensors that are computed from the configuration; names in GGUF's terms."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What transformers assumes where config.json is silent."""
+    warnings: Callable[[Config], Iterable[str]] = lambda config: ()
+    """What the engine will compute differently from the checkpoint's own code."""
+    example: str = ""
+    """A repository on the Hub."""
+    title: str = ""
+    """The name that people use."""
+    blocks: Callable[[Config], int] = lambda config: config.blocks
+    """Blocks in the file, where that is not `num_hidden_layers`."""
+
+    def override(self, **changes: Any) -> Family:
+        """A sibling that differs in `changes`."""
+        return replace(self, **changes)

@@ -1,0 +1,114 @@
+"""config.json as families read it: one flat table with the names that differ between families resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llamacli.errors import CorruptFile
+
+NESTED = ("text_config", "llm_config", "lm_config", "language_config")
+"""Where multimodal wrappers keep the configuration of their text model."""
+
+_THETA = ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_theta", "rotary_emb_base")
+_LOCAL_THETA = ("local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq")
+_PARTIAL = ("partial_rotary_factor", "rope_pct", "rope_percent")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration of a text model.
+
+    `values` is the flat table (a nested text configuration wins over its wrapper, `defaults` of the family fill what is
+    left out); `wrapper` is config.json as it is.
+    """
+
+    values: Mapping[str, Any]
+    wrapper: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
+        """The flat table of a config.json."""
+        nested: Mapping[str, Any] = next((raw[name] for name in NESTED if isinstance(raw.get(name), dict)), {})
+        if isinstance(thinker := raw.get("thinker_config"), dict):
+            nested = thinker.get("text_config", {})
+        given = {**raw, **{name: value for name, value in nested.items() if value is not None}}
+        present = {name: value for name, value in given.items() if value is not None}
+        return cls({**(defaults or {}), **present}, raw)
+
+    @property
+    def architecture(self) -> str:
+        """The class that transformers would load, of the text model where it is named."""
+        names = self.values.get("architectures") or []
+        return str(names[0]) if names else ""
+
+    def get(self, *names: str, default: Any = None) -> Any:
+        """The first of `names` that is set, else `default`."""
+        return next((self.values[name] for name in names if self.values.get(name) is not None), default)
+
+    def integer(self, *names: str) -> int:
+        """A count that must be there. Raises CorruptFile that names it."""
+        value = self.get(*names)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise CorruptFile(f"config.json: {names[0]} is {value!r}, which is not a count")
+        return value
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks."""
+        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.integer("hidden_size", "n_embd", "dim", "d_model")
+
+    @property
+    def heads(self) -> int:
+        """Number of query heads."""
+        return self.integer("num_attention_heads", "n_heads", "n_head")
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads."""
+        return int(self.get("num_key_value_heads", "n_kv_heads", default=self.heads))
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return int(self.get("head_dim", default=0)) or self.hidden // self.heads
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output matrix is the embedding."""
+        return bool(self.get("tie_word_embeddings", default=False))
+
+    @property
+    def rope(self) -> dict[str, Any]:
+        """Rope parameters in the style of transformers 5, whatever style the file has.
+
+        May have `full_attention` and `sliding_attention` tables of their own.
+        """
+        rope = dict(self.get("rope_parameters", "rope_scaling", default={}))
+        if "full_attention" in rope or "sliding_attention" in rope:
+            return rope
+        if (local := self.get(*_LOCAL_THETA)) is not None:
+            rope["sliding_attention"] = {"rope_theta": local}
+        extra = {
+            "rope_theta": self.get(*_THETA),
+            "rope_type": rope.get("type"),
+            "partial_rotary_factor": self.get(*_PARTIAL),
+            "original_max_position_embeddings": self.get("original_max_position_embeddings"),
+        }
+        for name, value in extra.items():
+            if value is not None:
+                rope.setdefault(name, value)
+        return rope
+
+    @property
+    def full_rope(self) -> dict[str, Any]:
+        """Rope parameters of the layers with full attention."""
+        rope = self.rope
+        full: dict[str, Any] = rope.get("full_attention", rope)
+        return full

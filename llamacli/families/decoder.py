@@ -1,0 +1,219 @@
+"""What most decoders share: metadata keys, rope scaling, the tensors of a block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from llamacli.errors import Unsupported
+from llamacli.families.base import Expected, Key, Named
+from llamacli.families.config import Config
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, i32, string, u32
+from llamacli.formats.rows import InMemory
+
+
+def count(*names: str) -> Callable[[Config], Value | None]:
+    """An unsigned number under the first of these names; left out when config.json has none."""
+    return _typed(u32, names)
+
+
+def real(*names: str) -> Callable[[Config], Value | None]:
+    """A float under the first of these names; left out when config.json has none."""
+    return _typed(f32, names)
+
+
+def flag(*names: str) -> Callable[[Config], Value | None]:
+    """A boolean under the first of these names; left out when config.json has none."""
+    return _typed(boolean, names)
+
+
+def always(value: Value) -> Callable[[Config], Value | None]:
+    """The same for every model of the family."""
+    return lambda config: value
+
+
+def _typed(make: Callable[[Any], Value], names: tuple[str, ...]) -> Callable[[Config], Value | None]:
+    def value(config: Config) -> Value | None:
+        found = config.get(*names)
+        return None if found is None else make(found)
+
+    return value
+
+
+# -- rope ----------------------------------------------------------------------------------------------------------
+
+
+def _rope_type(config: Config) -> str:
+    return str(config.full_rope.get("rope_type") or "").lower()
+
+
+def _scaling_type(config: Config) -> Value | None:
+    kind, factor = _rope_type(config), config.full_rope.get("factor")
+    if kind in ("linear", "yarn") and factor is not None:
+        return string(kind)
+    if kind in ("su", "longrope"):
+        return string("longrope")
+    if kind not in ("", "default", "llama3", "mrope", "dynamic", "proportional", "linear", "yarn", "none"):
+        raise Unsupported(f"config.json: rope scaling of type {kind!r} is not supported")
+    return None
+
+
+def _scaling(name: str, make: Callable[[Any], Value], kinds: tuple[str, ...]) -> Callable[[Config], Value | None]:
+    def value(config: Config) -> Value | None:
+        rope = config.full_rope
+        found = next((rope[n] for n in name.split("|") if rope.get(n) is not None), None)
+        return (
+            make(found)
+            if _rope_type(config) in kinds and rope.get("factor") is not None and found is not None
+            else None
+        )
+
+    return value
+
+
+def _theta(config: Config) -> Value | None:
+    theta = config.full_rope.get("rope_theta")
+    return None if theta is None else f32(theta)
+
+
+def _local_theta(config: Config) -> Value | None:
+    theta = config.rope.get("sliding_attention", {}).get("rope_theta")
+    return None if theta is None else f32(theta)
+
+
+def _mrope(config: Config) -> Value | None:
+    sections = config.rope.get("mrope_section")
+    return None if sections is None else array(ValueType.INT32, [*sections, 0, 0, 0, 0][:4])
+
+
+ROPE_KEYS = (
+    Key("rope.scaling.type", _scaling_type),
+    Key("rope.scaling.factor", _scaling("factor", f32, ("linear", "yarn"))),
+    Key("rope.scaling.original_context_length", _scaling("original_max_position_embeddings", u32, ("yarn",))),
+    Key("rope.scaling.yarn_ext_factor", _scaling("extrapolation_factor", f32, ("yarn",))),
+    Key("rope.scaling.yarn_attn_factor", _scaling("attention_factor|attn_factor", f32, ("yarn",))),
+    Key("rope.scaling.yarn_beta_fast", _scaling("beta_fast", f32, ("yarn",))),
+    Key("rope.scaling.yarn_beta_slow", _scaling("beta_slow", f32, ("yarn",))),
+    Key("rope.dimension_sections", _mrope),
+    Key("rope.freq_base", _theta),
+    Key("rope.freq_base_swa", _local_theta),
+)
+
+
+def llama3_rope_factors(config: Config) -> Iterable[Named]:
+    """`rope_freqs.weight` for `rope_type: llama3`: one float32 divisor per pair of a head, shape (head_dim / 2,).
+
+    Short wavelengths keep their frequency, long ones are divided by `factor`, those between are blended (Meta's Llama 3.1
+    reference code, `apply_scaling`).
+    """
+    rope = config.full_rope
+    if _rope_type(config) != "llama3":
+        return
+    dim = config.head_dim
+    theta = np.float32(rope.get("rope_theta", 10000.0))
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    frequencies = (np.float32(1.0) / theta**exponents).astype(np.float32)
+    factor, low, high = rope.get("factor", 8.0), rope.get("low_freq_factor", 1.0), rope.get("high_freq_factor", 4.0)
+    original = rope.get("original_max_position_embeddings", 8192)
+    wavelengths = np.float32(2 * math.pi) / frequencies
+    smooth = (original / wavelengths - low) / (high - low)
+    blended = 1 / ((1 - smooth) / factor + smooth)
+    factors = np.where(wavelengths < original / high, 1.0, np.where(wavelengths > original / low, factor, blended))
+    yield "rope_freqs.weight", InMemory(factors.astype(np.float32))
+
+
+# -- keys ----------------------------------------------------------------------------------------------------------
+
+
+def _gating(config: Config) -> Value | None:
+    """`expert_gating_func` as ggml numbers it."""
+    name = config.get(
+        "score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
+        "expert_selection_fn",
+    )  # fmt: skip
+    numbers = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
+    if name is None:
+        return None
+    if name not in numbers:
+        raise Unsupported(f"config.json: experts chosen by {name!r} are not supported")
+    return u32(numbers[name])
+
+
+def _causal(config: Config) -> Value | None:
+    return boolean(False) if config.get("is_causal") is False else None
+
+
+CONTEXT_NAMES = (
+    "max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length",
+)  # fmt: skip
+
+FEED_FORWARD_NAMES = (
+    "prefix_dense_intermediate_size", "dense_intermediate_size", "intermediate_size", "n_inner", "hidden_dim",
+)  # fmt: skip
+
+DECODER_KEYS = (
+    Key("block_count", lambda config: u32(config.blocks)),
+    Key("context_length", count(*CONTEXT_NAMES)),
+    Key("embedding_length", count("hidden_size", "n_embd", "dim")),
+    Key("feed_forward_length", count(*FEED_FORWARD_NAMES)),
+    Key("attention.head_count", count("num_attention_heads", "n_head", "n_heads")),
+    Key("attention.head_count_kv", count("num_key_value_heads", "n_kv_heads")),
+    Key("attention.causal", _causal),
+    *ROPE_KEYS,
+    Key("attention.layer_norm_rms_epsilon", real("rms_norm_eps", "norm_eps")),
+    Key("attention.layer_norm_epsilon", real("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")),
+    Key("expert_count", count("num_local_experts", "num_experts", "n_routed_experts")),
+    Key("expert_used_count", count("num_experts_per_tok", "num_experts_per_token", "top_k_experts")),
+    Key("expert_group_count", count("n_group")),
+    Key("expert_group_used_count", count("topk_group")),
+    Key("expert_gating_func", _gating),
+    Key("attention.key_length", count("head_dim")),
+    Key("attention.value_length", count("head_dim")),
+)  # fmt: skip
+"""The keys that every decoder writes when its configuration has them."""
+
+VOCAB_SIZE = Key("vocab_size", count("vocab_size"))
+ROPE_DIMENSIONS = Key("rope.dimension_count", lambda config: u32(config.head_dim))
+
+
+# -- shapes --------------------------------------------------------------------------------------------------------
+
+
+def _q_width(config: Config) -> int:
+    return config.heads * config.head_dim
+
+
+def _kv_width(config: Config) -> int:
+    return config.kv_heads * config.head_dim
+
+
+def _ff(config: Config) -> int:
+    return int(config.get("intermediate_size", "n_inner", "hidden_dim", default=-1))
+
+
+EMBEDDING = Expected("token_embd.weight", lambda c: (-1, c.hidden))
+OUTPUT = Expected("output.weight", lambda c: (-1, c.hidden), lambda c, block: not c.tied)
+OUTPUT_NORM = Expected("output_norm.weight", lambda c: (c.hidden,))
+ATTENTION = (
+    Expected("blk.{block}.attn_norm.weight", lambda c: (c.hidden,)),
+    Expected("blk.{block}.attn_q.weight", lambda c: (_q_width(c), c.hidden)),
+    Expected("blk.{block}.attn_k.weight", lambda c: (_kv_width(c), c.hidden)),
+    Expected("blk.{block}.attn_v.weight", lambda c: (_kv_width(c), c.hidden)),
+    Expected("blk.{block}.attn_output.weight", lambda c: (c.hidden, _q_width(c))),
+)
+GATED_FFN = (
+    Expected("blk.{block}.ffn_norm.weight", lambda c: (c.hidden,)),
+    Expected("blk.{block}.ffn_gate.weight", lambda c: (_ff(c), c.hidden)),
+    Expected("blk.{block}.ffn_up.weight", lambda c: (_ff(c), c.hidden)),
+    Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
+)
+DECODER_TENSORS = (EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *GATED_FFN)
+"""A plain pre-norm decoder with a gated feed-forward network."""
+
+__all__ = [
+    "ATTENTION", "CONTEXT_NAMES", "DECODER_KEYS", "DECODER_TENSORS", "EMBEDDING", "GATED_FFN", "OUTPUT", "OUTPUT_NORM",
+    "ROPE_DIMENSIONS", "ROPE_KEYS", "VOCAB_SIZE", "always", "count", "flag", "i32", "llama3_rope_factors", "real",
+]  # fmt: skip

@@ -1,0 +1,30 @@
+"""Llama 1, 2, 3, 3.1, 3.2, 3.3 and all that share its block: Mistral, TinyLlama, SmolLM 2, Yi and their fine-tunes."""
+
+from __future__ import annotations
+
+from llamacli.families.base import Family, Rule
+from llamacli.families.decoder import (
+    DECODER_KEYS,
+    DECODER_TENSORS,
+    ROPE_DIMENSIONS,
+    VOCAB_SIZE,
+    llama3_rope_factors,
+)
+from llamacli.families.transforms import interleave_rope
+
+INTERLEAVED_QK = (
+    Rule(r".*\.q_proj\.(weight|bias)", interleave_rope(lambda config: config.heads)),
+    Rule(r".*\.k_proj\.(weight|bias)", interleave_rope(lambda config: config.kv_heads)),
+)
+
+LLAMA = Family(
+    name="llama",
+    title="Llama 1-3.3, Mistral, SmolLM 2, Yi",
+    architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "IQuestCoderForCausalLM"),
+    keys=(*DECODER_KEYS, VOCAB_SIZE, ROPE_DIMENSIONS),
+    rules=INTERLEAVED_QK,
+    expected=DECODER_TENSORS,
+    extra=llama3_rope_factors,
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
+    example="meta-llama/Llama-3.1-8B-Instruct",
+)

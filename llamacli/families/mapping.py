@@ -1,0 +1,139 @@
+"""Carry a family's rules out: the tensors of a checkpoint become the tensors of a GGUF file, still unread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import gguf
+
+from llamacli.errors import CorruptFile, Unsupported
+from llamacli.families.base import Family, Named, Rule
+from llamacli.families.config import Config
+from llamacli.formats.rows import Joined, Rows
+
+ALWAYS_DROPPED = re.compile(
+    r".*(rotary_emb\.inv_freq|\.attn\.masked_bias|\.attention\.masked_bias|\.rotary_emb\.(cos|sin)_cached)"
+)
+"""Buffers that old checkpoints carry and that are computed from the configuration."""
+
+NOT_TEXT = re.compile(
+    r"(.*\.)?(vision_tower|vision_model|visual|multi_modal_projector|mm_projector|audio_tower|embed_vision|embed_audio"
+    r"|vision_embed_tokens|image_newline|vit|audio_projector|aligner)(\..*)?"
+)
+"""The other senses of a multimodal checkpoint; the text model is converted without them."""
+
+_WRAPPERS = ("model.language_model.", "language_model.model.", "language_model.", "model.text_model.", "text_model.")
+
+
+def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> dict[str, Rows]:
+    """GGUF names and row descriptions of all tensors of a model, in the checkpoint's order.
+
+    Raises Unsupported for a tensor that the family does not know, CorruptFile for two tensors with one name, a missing
+    tensor, a missing expert or a wrong shape.
+    """
+    table = gguf.get_tensor_name_map(_architecture(family), family.blocks(config))
+    mapped: dict[str, Rows] = {}
+    sources: dict[str, str] = {}
+    for source, name, rows in _transformed(tensors, family, config):
+        target = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        if target is None:
+            raise Unsupported(
+                f"tensor {source!r} is not known to the {family.title or family.name} family",
+                "the checkpoint has parts that this family does not have; nothing was written",
+            )
+        if target in mapped:
+            raise CorruptFile(f"tensors {sources[target]!r} and {source!r} are both {target}")
+        mapped[target], sources[target] = rows, source
+    if config.tied and "token_embd.weight" in mapped:
+        mapped.pop("output.weight", None)
+    mapped.update(family.extra(config))
+    _check_expected(mapped, family, config)
+    return mapped
+
+
+def _architecture(family: Family) -> Any:
+    for number, name in gguf.MODEL_ARCH_NAMES.items():
+        if name == family.name:
+            return number
+    raise Unsupported(f"the installed gguf package does not know the architecture {family.name!r}", "update gguf")
+
+
+def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) -> Iterator[tuple[str, str, Rows]]:
+    """(checkpoint's name, name for the name map, rows) of every tensor that is not dropped."""
+    stacks: dict[str, dict[int, tuple[str, Rows]]] = {}
+    for source, rows in tensors.items():
+        if ALWAYS_DROPPED.fullmatch(source) or NOT_TEXT.fullmatch(source):
+            continue
+        name = plain_name(source)
+        rule, match = _first_rule(family, name, config)
+        if rule is None or match is None:
+            yield source, name, rows
+        elif rule.drop:
+            continue
+        elif rule.stack:
+            moved = rule.transform(rows, config) if rule.transform else rows
+            stacks.setdefault(match.expand(rule.stack), {})[int(match["expert"])] = (source, moved)
+        else:
+            yield from ((source, new, part) for new, part in _applied(rule, match, name, rows, config))
+    for name, experts in stacks.items():
+        yield next(iter(experts.values()))[0], name, _stacked(name, experts, config)
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name without what a multimodal wrapper puts in front of its text model."""
+    for wrapper in _WRAPPERS:
+        if name.startswith(wrapper):
+            rest = name.removeprefix(wrapper)
+            return rest if rest.startswith(("lm_head", "model.")) else f"model.{rest}"
+    return name
+
+
+def _first_rule(family: Family, name: str, config: Config) -> tuple[Rule | None, re.Match[str] | None]:
+    for rule in family.rules:
+        if match := rule.match(name, config):
+            return rule, match
+    return None, None
+
+
+def _applied(rule: Rule, match: re.Match[str], name: str, rows: Rows, config: Config) -> Iterable[Named]:
+    if rule.split:
+        return rule.split(name, rows, config)
+    renamed = match.expand(rule.rename) if rule.rename else name
+    return [(renamed, rule.transform(rows, config) if rule.transform else rows)]
+
+
+def _stacked(name: str, experts: Mapping[int, tuple[str, Rows]], config: Config) -> Rows:
+    """All experts of one matrix as one tensor of shape (experts, ...)."""
+    wanted = config.get("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", default=len(experts))
+    if missing := sorted(set(range(int(wanted))) - set(experts)):
+        raise CorruptFile(f"expert {missing[0]} of {name} is missing (the model has {wanted})", _AGAIN)
+    if len(experts) != wanted:
+        raise CorruptFile(f"{name} has {len(experts)} experts, config.json says {wanted}")
+    parts = tuple(experts[number][1] for number in sorted(experts))
+    shape = parts[0].shape
+    for number in sorted(experts):
+        if experts[number][1].shape != shape:
+            raise CorruptFile(f"tensor {experts[number][0]!r} has shape {experts[number][1].shape}, the others {shape}")
+    return Joined(parts, (len(parts), *shape))
+
+
+_AGAIN = "a shard is missing or the checkpoint is incomplete; fetch it again"
+
+
+def _check_expected(mapped: Mapping[str, Rows], family: Family, config: Config) -> None:
+    for expected in family.expected:
+        per_block = "{block}" in expected.name
+        for block in range(config.blocks if per_block else 1):
+            if not expected.when(config, block):
+                continue
+            name = expected.name.format(block=block)
+            if name not in mapped:
+                raise CorruptFile(f"the checkpoint has no tensor for {name}", _AGAIN)
+            wanted, found = expected.shape(config), mapped[name].shape
+            if len(wanted) != len(found) or any(w not in (-1, f) for w, f in zip(wanted, found, strict=True)):
+                raise CorruptFile(
+                    f"the tensor for {name} has shape {found}, config.json says {wanted}",
+                    "config.json and weights do not belong together",
+                )
