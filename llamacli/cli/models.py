@@ -1,0 +1,41 @@
+"""Which model a command works on: from what the user typed, or did not type, to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llamacli.cli.context import Context
+from llamacli.errors import UsageError
+from llamacli.library.catalog import read_toml
+from llamacli.library.find import find_model
+from llamacli.library.memory import memory_budget
+from llamacli.library.places import Places
+
+
+def model_path(context: Context, name: str | None) -> Path:
+    """The GGUF that `name` means, found without the network; None or "-" is the default model.
+
+    Of a split model it is the first part. Raises NotFound (exit 3) with the line that downloads it, UsageError (exit 2)
+    if no model is named anywhere or the name is ambiguous.
+    """
+    text = name if name not in (None, "", "-") else default_model(context)
+    if not text:
+        raise UsageError(
+            "no model named, and there is no default model",
+            "name one (llamacli list shows what is here), or set LLAMACLI_MODEL",
+        )
+    return find_model(places(context), context.cwd, text, memory_budget())
+
+
+def default_model(context: Context) -> str:
+    """The model that commands use when none is named: LLAMACLI_MODEL, else `model` in config.toml, else nothing."""
+    if own := context.env.get("LLAMACLI_MODEL", "").strip():
+        return own
+    settings = context.config_dir / "config.toml"
+    value = read_toml(settings).get("model", "") if settings.is_file() else ""
+    return value if isinstance(value, str) else ""
+
+
+def places(context: Context) -> Places:
+    """The library's view of `context`."""
+    return Places(context.env, context.home, context.config_dir, context.cache_dir, context.offline)
