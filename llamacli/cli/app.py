@@ -59,7 +59,8 @@ class Commands(TyperGroup):
             name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, **settings}
         )(getattr(module, f"{name}_command"))
         command = typer.main.get_command(single)
-        add_global_options(command)
+        for add_options in (*getattr(module, "EXTRA_OPTIONS", ()), add_global_options):
+            add_options(command)
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

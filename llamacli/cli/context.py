@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from llamacli.cli.console import Console
 
@@ -20,6 +22,7 @@ class Context:
     home: Path = field(default_factory=Path.home)
     cwd: Path = field(default_factory=Path.cwd)
     now: Callable[[], float] = time.time
+    stdin: TextIO = field(default_factory=lambda: sys.stdin)
 
     @property
     def offline(self) -> bool:
