@@ -48,6 +48,16 @@ def default_threads() -> int:
     return processor().threads
 
 
+def performance_cores() -> int:
+    """The same number under the name that says where it comes from."""
+    return default_threads()
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, within a container's limit; 0 where the system does not tell."""
+    return memory().available
+
+
 def system_name() -> str:
     """The operating system in a few words."""
     if sys.platform == "darwin":
