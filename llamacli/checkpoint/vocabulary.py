@@ -1,4 +1,4 @@
-"""The value that a tokenizer becomes: tokens with their types, merges or scores, special ids, and what no file can say."""
+"""The value that a tokenizer becomes: tokens with types, merges or scores, special ids, and what no file can say."""
 
 from __future__ import annotations
 
