@@ -1,0 +1,152 @@
+"""How much memory a model needs here: estimated from its header alone, or exactly, asked of the engine.
+
+The estimate reads nothing but metadata and needs no engine, so `list`, `show` and `download` can afford it. The exact
+figures come from loading the header with `no_alloc`: the engine then lays out everything and allocates nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamacli.errors import EngineError
+from llamacli.formats.gguf_reader import GGUF
+from llamacli.formats.tensor_types import BY_NAME
+from llamacli.runtime.cache_size import cache_bytes
+
+MARGIN = 0.10
+"""Part of the free memory that is left to everybody else."""
+
+STEP = 256
+"""Contexts are rounded up to this many tokens, as the engine does."""
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes for one model with one context of `context` tokens."""
+
+    context: int
+    weights: int
+    cache: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.compute
+
+
+def estimate(
+    gguf: GGUF, context: int, *, type_k: str = "f16", type_v: str = "f16", ubatch: int = 512, swa_full: bool = True
+) -> Need:
+    """The need, from the header alone: weights to the byte, cache of attention layers, buffers within about 10 %."""
+    context = rounded(context)
+    weights = sum(tensor.size_bytes for tensor in gguf.tensors)
+    cache = cache_bytes(gguf, context, BY_NAME[type_k.upper()], BY_NAME[type_v.upper()], ubatch, swa_full)
+    return Need(context, weights, cache, _compute(gguf, context, ubatch))
+
+
+def memory_needed(
+    path: Path,
+    context: int,
+    *,
+    type_k: str = "f16",
+    type_v: str = "f16",
+    batch: int = 2048,
+    ubatch: int = 512,
+    flash_attn: str = "auto",
+    gpu_layers: int = -1,
+    swa_full: bool = True,
+) -> Need:
+    """What the engine itself says that it would allocate. Raises EngineError if it cannot use the file."""
+    from llamacli.runtime import bindings
+    from llamacli.runtime.measure import CACHE_TYPES, FLASH_ATTENTION
+
+    lib = bindings.load()
+    model_params = lib.llama_model_default_params()
+    model_params.no_alloc, model_params.n_gpu_layers = True, gpu_layers
+    model_params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: a map would count the file
+    params = lib.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = rounded(context), batch, ubatch
+    params.type_k, params.type_v = CACHE_TYPES[type_k], CACHE_TYPES[type_v]
+    params.flash_attn_type, params.swa_full = FLASH_ATTENTION[flash_attn], swa_full
+    lines: list[str] = []
+    with bindings.listening(lines.append):
+        model = lib.llama_model_load_from_file(str(path).encode(), model_params)
+        made = lib.llama_init_from_model(model, params) if model else None
+        weights = int(lib.llama_model_size(model)) if model else 0
+        if made:
+            lib.llama_free(made)
+        if model:
+            lib.llama_model_free(model)
+    if not made:
+        raise EngineError(f"the engine cannot lay out {path.name}", bindings.failure_hint())
+    cache, compute = logged_sizes(lines)
+    return Need(rounded(context), weights, cache, compute)
+
+
+def logged_sizes(lines: Sequence[str]) -> tuple[int, int]:
+    """(cache, compute) bytes in the engine's log of making a context without allocating.
+
+    A cache says `size = 512.00 MiB`, one line for each kind; a compute or output buffer names its device, and what a
+    device says last counts.
+    """
+    cache, buffers = 0.0, {}
+    for line in lines:
+        if match := re.match(r"llama_(?:kv_cache|memory)\w*: size = +([\d.]+) MiB", line):
+            cache += float(match[1])
+        elif match := re.search(r"(\S+) +(compute|output) buffer size = +([\d.]+) MiB", line):
+            buffers[match[1], match[2]] = float(match[3])
+    return round(cache * _MIB), round(sum(buffers.values()) * _MIB)
+
+
+def largest_context(small: Need, large: Need, available: int) -> int:
+    """The most tokens that fit `available` bytes, the need growing as it does between `small` and `large`; maybe 0."""
+    growth = (large.total - small.total) / max(1, large.context - small.context)
+    usable = available * (1 - MARGIN)
+    if growth <= 0:
+        return large.context if large.total <= usable else 0
+    tokens = small.context + (usable - small.total) / growth
+    return max(0, int(tokens) // STEP * STEP)
+
+
+def fits(need: Need, available: int) -> bool:
+    """Whether `need` leaves a margin of the `available` bytes."""
+    return need.total <= available * (1 - MARGIN)
+
+
+def layers_that_fit(need: Need, layers: int, available: int) -> int:
+    """How many of `layers` equal layers, with their part of the cache, fit a device with `available` bytes.
+
+    The output counts as one layer more, as in llama.cpp; the compute buffer must be there whatever the number.
+    """
+    each = (need.weights + need.cache) / (layers + 1)
+    room = available * (1 - MARGIN) - need.compute
+    return max(0, min(layers + 1, int(room / each))) if each else layers + 1
+
+
+def rounded(context: int) -> int:
+    """A context size as the engine makes it."""
+    return -(-context // STEP) * STEP
+
+
+def _compute(gguf: GGUF, context: int, ubatch: int) -> int:
+    """Activations of one micro-batch: its logits or its widest layer, its embeddings twice, its attention mask."""
+    width = int(gguf.get("{arch}.embedding_length", 0))
+    wide = gguf.get("{arch}.feed_forward_length", 0)
+    feed = max(wide, default=0) if isinstance(wide, tuple) else int(wide)
+    rows = min(ubatch, context)
+    return rows * (4 * max(vocabulary_size(gguf), 2 * feed) + 8 * width + 2 * context)
+
+
+def vocabulary_size(gguf: GGUF) -> int:
+    """Rows of the token embeddings, or the length of the list of tokens."""
+    for tensor in gguf.tensors:
+        if tensor.name == "token_embd.weight":
+            return tensor.shape[-1]
+    tokens = gguf.metadata.get("tokenizer.ggml.tokens")
+    return len(tokens.value) if tokens else 0
