@@ -22,6 +22,8 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
     shards: tuple[str, ...]
+    shard_of: Mapping[str, int]
+    """Number of the shard that holds a tensor."""
 
     @classmethod
     def open(cls, source: Source) -> Checkpoint:
@@ -35,8 +37,9 @@ class Checkpoint:
             raise Unsupported(f"{source.label} has no config.json", _what_it_is(files))
         shards, promised = _shards(source, files)
         tensors: dict[str, StoredTensor] = {}
+        shard_of: dict[str, int] = {}
         aliases: dict[str, str] = {}
-        for shard in shards:
+        for number, shard in enumerate(shards):
             content = read_shard(source.open(shard), f"{source.label}/{shard}")
             for name, tensor in content.tensors.items():
                 if name in tensors:
@@ -44,13 +47,15 @@ class Checkpoint:
                 if promised is not None and promised.get(name) != shard:
                     raise CorruptFile(f"{source.label}/{shard}: tensor {name!r} is not in the index", _AGAIN)
                 tensors[name] = tensor
+                shard_of[name] = number
             aliases.update(content.metadata)
         if promised is not None and (missing := [name for name in promised if name not in tensors]):
             raise CorruptFile(f"{source.label}: tensor {missing[0]!r} is in the index but in no shard", _AGAIN)
         for alias, kept in aliases.items():
             if alias not in tensors and kept in tensors:  # tensors shared in memory are stored once
                 tensors[alias] = tensors[kept]
-        return cls(source, config, tensors, shards)
+                shard_of[alias] = shard_of[kept]
+        return cls(source, config, tensors, shards, shard_of)
 
     @property
     def dtype(self) -> str:

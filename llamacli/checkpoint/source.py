@@ -17,7 +17,13 @@ MAX_TEXT_BYTES = 256 << 20
 class Source(Protocol):
     """The files of one checkpoint. Names are plain: no folders, no `..`."""
 
-    label: str
+    @property
+    def label(self) -> str:
+        """Where it is, for messages."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
 
     def files(self) -> tuple[str, ...]:
         """Names of all files, sorted."""
@@ -28,6 +34,9 @@ class Source(Protocol):
     def open(self, name: str) -> RandomAccess:
         """A large file, to be read in pieces."""
 
+    def paths(self) -> tuple[Path, ...]:
+        """Files on this computer that are read and must never be written to."""
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -35,6 +44,7 @@ class Folder:
 
     path: Path
     label: str = field(init=False)
+    name: str = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.path.exists():
@@ -44,6 +54,7 @@ class Folder:
                 f"not a folder: {self.path}", "a checkpoint is a folder with config.json and *.safetensors"
             )
         object.__setattr__(self, "label", str(self.path))
+        object.__setattr__(self, "name", _model_name(self.path.resolve()))
 
     def files(self) -> tuple[str, ...]:
         """See `Source`."""
@@ -65,10 +76,21 @@ class Folder:
             raise CorruptFile(f"{self.path} has no file {name}", "a shard is missing; fetch the checkpoint again")
         return LocalFile(path)
 
+    def paths(self) -> tuple[Path, ...]:
+        """See `Source`."""
+        return tuple(self.path / name for name in self.files())
+
     def _resolve(self, name: str) -> Path:
         if not plain(name):
             raise CorruptFile(f"{self.path}: {name!r} is not a plain file name")
         return self.path / name
+
+
+def _model_name(path: Path) -> str:
+    """The folder's name; in the Hub's cache the repository's (`models--user--repo/snapshots/<commit>`)."""
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.split("--")[-1]
+    return path.name or "model"
 
 
 def plain(name: str) -> bool:

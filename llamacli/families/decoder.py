@@ -113,9 +113,9 @@ def llama3_rope_factors(config: Config) -> Iterable[Named]:
     if _rope_type(config) != "llama3":
         return
     dim = config.head_dim
-    theta = np.float32(rope.get("rope_theta", 10000.0))
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    frequencies = (np.float32(1.0) / theta**exponents).astype(np.float32)
+    powers = np.float64(rope.get("rope_theta", 10000.0)) ** exponents.astype(np.float64)
+    frequencies = np.float32(1.0) / powers.astype(np.float32)
     factor, low, high = rope.get("factor", 8.0), rope.get("low_freq_factor", 1.0), rope.get("high_freq_factor", 4.0)
     original = rope.get("original_max_position_embeddings", 8192)
     wavelengths = np.float32(2 * math.pi) / frequencies

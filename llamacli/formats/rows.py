@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -32,7 +32,7 @@ class Arena:
             self._memory = np.empty(self._wanted, np.uint8)
         self._used = self._wanted = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised array, aligned to 64 bytes."""
         size = prod(shape) * np.dtype(dtype).itemsize
         start = self._used

@@ -1,0 +1,265 @@
+"""`llamacli quantize`: from a checkpoint to a GGUF file in one pass."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import typer
+
+from llamacli.cli.context import Context
+from llamacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llamacli.quantize.model import Model
+    from llamacli.quantize.plan import Plan, PlanOptions
+    from llamacli.quantize.run import Output
+
+DEFAULT_TYPE = "Q4_K_M"
+KernelName = Literal["auto", "fast", "ggml"]
+
+
+def quantize_command(
+    context: typer.Context,
+    source: str = typer.Argument("", metavar="SRC", help="A folder with safetensors, or a GGUF in F32, F16 or BF16."),
+    target: str = typer.Argument(
+        "", metavar="[DST]", help="A file, or a folder to put it in. Default: NAME-TYPE.gguf here."
+    ),
+    third: str = typer.Argument("", metavar="[TYPE]", help="The type, in llama-quantize's place."),
+    types: list[str] = typer.Option(
+        [], "-q", "--type", metavar="TYPE", help="Q4_K_M, Q8_0, ...; several with commas or repeated."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan with exact sizes; read and write no weights."),
+    force: bool = typer.Option(False, "--force", help="Overwrite the output (never the input)."),
+    threads: int = typer.Option(0, "-t", "--threads", min=0, max=1024, help="Default: all cores."),
+    kernel: str = typer.Option(
+        "auto", "--kernel", metavar="auto|fast|ggml", help="ggml: byte for byte what llama-quantize writes."
+    ),
+    tensor_type: list[str] = typer.Option(
+        [], "--tensor-type", metavar="REGEX=TYPE", help="The type of tensors by name."
+    ),
+    output_tensor_type: str = typer.Option(
+        "", "--output-tensor-type", metavar="TYPE", help="The type of output.weight."
+    ),
+    token_embedding_type: str = typer.Option(
+        "", "--token-embedding-type", metavar="TYPE", help="The type of token_embd.weight."
+    ),
+    leave_output_tensor: bool = typer.Option(False, "--leave-output-tensor", help="Do not quantize output.weight."),
+    pure: bool = typer.Option(False, "--pure", help="One type for all tensors, no mixture."),
+    override_kv: list[str] = typer.Option([], "--override-kv", metavar="KEY=TYPE:VALUE", help="Set a metadata key."),
+    prune: str = typer.Option("", "--prune-layers", metavar="N,N,...", help="Leave these blocks out."),
+    keep_split: bool = typer.Option(False, "--keep-split", help="As many files as the source has."),
+    split_max_size: str = typer.Option(
+        "", "--split-max-size", metavar="N(M|G)", help="Split into files up to this size."
+    ),
+    list_families: bool = typer.Option(False, "--list-families", help="Print the model families and stop."),
+) -> None:
+    """Turn a checkpoint into one GGUF file that fits your machine: one pass, no torch, no copy in between.
+
+    \b
+    llamacli quantize ./my-finetune                       to my-finetune-Q4_K_M.gguf
+    llamacli quantize ./my-finetune -q Q4_K_M,Q8_0        both in one reading
+    llamacli quantize ./my-finetune -q Q6_K --dry-run     types and exact bytes, nothing written
+    """
+    here: Context = context.obj
+    if list_families:
+        _show_families(here)
+        return
+    if not source:
+        raise UsageError("quantize what?", "llamacli quantize FOLDER [-q TYPE]")
+    names = _type_names(types, third)
+    options = _options(
+        tensor_type, output_tensor_type, token_embedding_type, leave_output_tensor, pure, override_kv, prune,
+        keep_split, split_max_size,
+    )  # fmt: skip
+    model, outputs = _planned(here, source, target, names, options)
+    if dry_run:
+        _show_plans(here, model, outputs)
+        return
+    _carry_out(here, model, outputs, kernel, threads, force)
+
+
+def _type_names(types: Sequence[str], third: str) -> list[str]:
+    """The types asked for, each once, in order."""
+    asked = [name for text in (*types, third) for name in text.split(",") if name]
+    return list(dict.fromkeys(name.upper() for name in asked)) or [DEFAULT_TYPE]
+
+
+def _options(
+    tensor_type: list[str],
+    output: str,
+    embedding: str,
+    leave_output: bool,
+    pure: bool,
+    override_kv: list[str],
+    prune: str,
+    keep_split: bool,
+    split_max_size: str,
+) -> PlanOptions:
+    from llamacli.quantize.overrides import Overrides, parse_tensor_type, type_named
+    from llamacli.quantize.plan import PlanOptions, parse_override_kv, parse_size
+    from llamacli.quantize.prune import parse_layers
+
+    if keep_split and split_max_size:
+        raise UsageError("--keep-split and --split-max-size contradict each other", "give one of them")
+    overrides = Overrides(
+        tensor_types=tuple(parse_tensor_type(text) for text in tensor_type),
+        output=type_named(output) if output else None,
+        token_embedding=type_named(embedding) if embedding else None,
+        pure=pure,
+        leave_output=leave_output,
+    )
+    return PlanOptions(
+        overrides=overrides,
+        override_kv=tuple(parse_override_kv(text) for text in override_kv),
+        prune=parse_layers(prune) if prune else frozenset(),
+        keep_split=keep_split,
+        split_max_bytes=parse_size(split_max_size) if split_max_size else 0,
+    )
+
+
+def _planned(
+    here: Context, source: str, target: str, names: Sequence[str], options: PlanOptions
+) -> tuple[Model, list[Output]]:
+    """The model and one planned output per type. Types are looked up before anything is read."""
+    from llamacli.quantize.model import open_model
+    from llamacli.quantize.plan import make_plan
+    from llamacli.quantize.recipes import recipe_named
+    from llamacli.quantize.run import Output
+
+    recipes = [recipe_named(name) for name in names]
+    model = open_model(here.cwd / Path(source).expanduser())
+    outputs = []
+    for recipe in recipes:
+        path = _target(here.cwd, target, model.name, recipe.name, len(recipes))
+        outputs.append(Output(make_plan(model, recipe, options), path))
+    here.console.status(f"reading   {_describe(model)}")
+    for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
+        here.console.warn(warning)
+    return model, outputs
+
+
+def _target(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
+    path = cwd / Path(target).expanduser() if target else cwd
+    if path.is_dir():
+        return path / f"{name}-{kind}.gguf"
+    if target.endswith(("/", os.sep)):
+        raise UsageError(f"no such folder: {path}", "create it first")
+    if count > 1:
+        raise UsageError(f"{count} types need a folder as the output, not a file", f"no such folder: {path}")
+    return path
+
+
+def _describe(model: Model) -> str:
+    files = len({path for path in model.inputs if path.suffix in (".safetensors", ".gguf")})
+    plural = "s" if files != 1 else ""
+    return f"{files} file{plural} · {model.dtype.lower()} · {model.architecture_class} · {count(model.weights)} weights"
+
+
+def count(number: int) -> str:
+    """A number of weights in a short form: 1.24 B."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def _carry_out(here: Context, model: Model, outputs: Sequence[Output], kernel: str, threads: int, force: bool) -> None:
+    from llamacli.quantize.kernels import kernel_named
+    from llamacli.quantize.run import check_outputs, quantize
+
+    if kernel not in ("auto", "fast", "ggml"):
+        raise UsageError(f"there is no kernel {kernel!r}", "kernels are auto, fast and ggml")
+    check_outputs(model, outputs, force=force)
+    for output in outputs:
+        here.console.status(f"plan      {_summary(output.plan)}")
+    started = time.perf_counter()
+    total = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors)
+    with here.console.progress("quantize", total) as progress:
+        paths = quantize(
+            model,
+            outputs,
+            kernel_named(cast("KernelName", kernel)),
+            threads=threads or _cores(),
+            progress=progress,
+            force=force,
+        )
+    seconds = time.perf_counter() - started
+    here.console.status(
+        f"done      {seconds:.1f} s · {total / seconds / 1e9:.2f} GB/s read · peak memory {_peak_memory()}"
+    )
+    if here.console.json_output:
+        here.console.result("", {"outputs": [_report(output) for output in outputs], "seconds": round(seconds, 3)})
+        return
+    for path in paths:
+        here.console.result(path)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _peak_memory() -> str:
+    """The most memory that this process has had, as the system counts it."""
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return "not measured"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"{peak / 1e6:.0f} MB"
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _summary(plan: Plan) -> str:
+    files = f" in {len(plan.parts)} files" if len(plan.parts) > 1 else ""
+    fallbacks = sum(tensor.choice.fallback for tensor in plan.tensors)
+    note = f" · {fallbacks} tensors of odd width in another type" if fallbacks else ""
+    return f"{plan.recipe.name} · {plan.size_bytes:,} bytes{files} · {plan.bits_per_weight:.2f} bits per weight{note}"
+
+
+def _show_plans(here: Context, model: Model, outputs: Sequence[Output]) -> None:
+    if here.console.json_output:
+        here.console.result(
+            "", {"model": model.label, "outputs": [_report(output, tensors=True) for output in outputs]}
+        )
+        return
+    for output in outputs:
+        rows = [
+            (tensor.name, "×".join(map(str, tensor.shape)), tensor.type, f"{tensor.size_bytes:,}", tensor.choice.reason)
+            for tensor in output.plan.tensors
+        ]
+        here.console.table(("tensor", "shape", "type", "bytes", "why"), rows)
+        for path, layout in zip(output.paths, output.plan.layouts, strict=True):
+            here.console.result(f"{path}: {layout.size_bytes:,} bytes")
+        here.console.result(_summary(output.plan))
+
+
+def _report(output: Output, *, tensors: bool = False) -> dict[str, Any]:
+    plan = output.plan
+    report: dict[str, Any] = {
+        "type": plan.recipe.name,
+        "paths": [str(path) for path in output.paths],
+        "bytes": plan.size_bytes,
+        "weights": plan.weights,
+        "bits_per_weight": round(plan.bits_per_weight, 4),
+    }
+    if tensors:
+        report["tensors"] = [
+            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "bytes": t.size_bytes, "why": t.choice.reason}
+            for t in plan.tensors
+        ]
+    return report
+
+
+def _show_families(here: Context) -> None:
+    from llamacli.families.registry import FAMILIES
+
+    rows = [(family.name, ", ".join(family.architectures), family.example) for family in FAMILIES]
+    here.console.table(("family", "architectures", "example"), rows)

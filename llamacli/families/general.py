@@ -1,0 +1,57 @@
+"""The `general.*` keys: name, size, licence, sampling defaults, as the gguf package reads them from a checkpoint's card.
+
+The package wants a folder whose name is the model's; the three small files it reads are given to it in one, so that a
+snapshot in a cache and a repository on the Hub are described like a folder of the user's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from llamacli.formats.gguf_values import Value, ValueType
+
+DESCRIBING_FILES = ("README.md", "config.json", "generation_config.json")
+
+
+def general_metadata(
+    name: str, files: Mapping[str, bytes], architecture: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Value]:
+    """Keys in front of the architecture's own, among them `general.architecture` itself.
+
+    `files` are the describing files that exist; `shapes` are the file's tensors, outermost dimension first.
+    """
+    for logger in ("metadata", "gguf", "gguf.gguf_writer"):  # the package's remarks are not for our users
+        logging.getLogger(logger).addHandler(logging.NullHandler())
+        logging.getLogger(logger).propagate = False
+    writer = gguf.GGUFWriter(None, architecture)
+    for tensor, shape in shapes.items():
+        writer.add_tensor_info(tensor, shape, np.dtype(np.float32), 0)
+    total, shared, expert, experts = writer.get_total_parameter_count()
+    with tempfile.TemporaryDirectory(prefix="llamacli-") as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        card = gguf.Metadata.load(None, folder, None, total)
+    card.name = card.name or name
+    if card.size_label is None and total > 0:
+        card.size_label = gguf.size_label(total, shared, expert, experts)
+    writer.add_type(gguf.GGUFType.MODEL)
+    card.set_gguf_meta_model(writer)
+    return {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+
+
+def _value(entry: gguf.gguf_writer.GGUFValue) -> Value:
+    """The package's typed value as ours."""
+    kind = ValueType(int(entry.type))
+    if kind is not ValueType.ARRAY:
+        return Value(kind, entry.value)
+    items = tuple(entry.value)
+    element = int(entry.sub_type if entry.sub_type is not None else gguf.GGUFValueType.get_type(items[0]))
+    return Value(kind, items, ValueType(element))

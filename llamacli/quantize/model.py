@@ -1,0 +1,196 @@
+"""A model ready to be written in any type: GGUF names, rows that are read when asked, metadata.
+
+Made from a checkpoint through its family, or from a GGUF file that is not quantized yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llamacli.checkpoint.checkpoint import Checkpoint
+from llamacli.checkpoint.source import Folder, Source
+from llamacli.checkpoint.tokenizer import read_vocabulary
+from llamacli.errors import NotFound, Unsupported
+from llamacli.families.config import Config
+from llamacli.families.general import DESCRIBING_FILES, general_metadata
+from llamacli.families.mapping import map_tensors
+from llamacli.families.registry import family_of
+from llamacli.formats.dtypes import Block
+from llamacli.formats.file_access import LocalFile
+from llamacli.formats.gguf_check import check_safe
+from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
+from llamacli.formats.gguf_values import Value, u32
+from llamacli.formats.rows import Arena, Rows
+from llamacli.formats.safetensors import StoredTensor
+from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
+
+ALWAYS_F32 = re.compile(
+    r".*(_norm\.weight|\.ffn_gate_inp(_shexp)?\.weight|\.ssm_conv1d(_[qkv])?\.weight|\.shortconv\.conv\.weight"
+    r"|\.time_mix_(first|w1|w2|decay_w1|decay_w2|lerp_fused)\.weight|\.indexer\.proj\.weight)"
+    r"|(position_embd|token_types)\.weight|.*(?<!\.weight)"
+)
+"""Tensors of several dimensions that the engine wants in float32, whatever the file's type (llama.cpp's converter)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What goes into a GGUF file, before types are chosen."""
+
+    name: str
+    label: str
+    metadata: Mapping[str, Value]
+    """All keys but the file type and what belongs to a split."""
+    tensors: Mapping[str, Rows]
+    stored: Mapping[str, TensorType]
+    """The type that a tensor has if it is not quantized."""
+    shards: Mapping[str, int]
+    """Which file of the source a tensor begins in."""
+    inputs: tuple[Path, ...]
+    """Files that must never be written to."""
+    dtype: str
+    warnings: tuple[str, ...] = ()
+    architecture_class: str = ""
+
+    @property
+    def weights(self) -> int:
+        """Number of parameters."""
+        total = 0
+        for rows in self.tensors.values():
+            size = 1
+            for extent in rows.shape:
+                size *= extent
+            total += size
+        return total
+
+
+def open_model(path: Path) -> Model:
+    """The model at `path`: a folder with safetensors, or a GGUF file in F32, F16 or BF16.
+
+    Raises NotFound, Unsupported or CorruptFile, each with the place.
+    """
+    if not path.exists():
+        raise NotFound(f"no such file or folder: {path}")
+    if path.is_dir():
+        return model_of_checkpoint(Checkpoint.open(Folder(path)))
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF":
+        return model_of_gguf(read_gguf(path))
+    if path.suffix == ".safetensors":
+        return model_of_checkpoint(Checkpoint.open(Folder(path.parent)))
+    raise Unsupported(f"{path} is neither a checkpoint's folder nor a GGUF file", "give the folder with config.json")
+
+
+def model_of_checkpoint(checkpoint: Checkpoint) -> Model:
+    """Carry a checkpoint through its family."""
+    source = checkpoint.source
+    family = family_of(Config.of(checkpoint.config))
+    config = Config.of(checkpoint.config, family.defaults)
+    tensors = map_tensors(checkpoint.tensors, family, config)
+    vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
+    shapes = {name: rows.shape for name, rows in tensors.items()}
+    keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
+    metadata = {
+        **general_metadata(source.name, _describing(source), family.name, shapes),
+        **{name: value for name, value in keys.items() if value is not None},
+        "general.quantization_version": u32(2),
+        **vocabulary.metadata(),
+    }
+    return Model(
+        name=source.name,
+        label=source.label,
+        metadata=metadata,
+        tensors=tensors,
+        stored={name: _stored(name, rows) for name, rows in tensors.items()},
+        shards=_shard_numbers(tensors, checkpoint),
+        inputs=source.paths(),
+        dtype=checkpoint.dtype,
+        warnings=(*family.warnings(config), *vocabulary.warnings),
+        architecture_class=config.architecture,
+    )
+
+
+def _describing(source: Source) -> dict[str, bytes]:
+    files = source.files()
+    return {name: source.read(name) for name in DESCRIBING_FILES if name in files}
+
+
+def _full(name: str, architecture: str) -> str:
+    return name if name.startswith(("general.", "tokenizer.")) else f"{architecture}.{name}"
+
+
+def _stored(name: str, rows: Rows) -> TensorType:
+    if len(rows.shape) < 2 or ALWAYS_F32.fullmatch(name):
+        return F32
+    return BY_NAME[rows.dtype]
+
+
+def _shard_numbers(tensors: Mapping[str, Rows], checkpoint: Checkpoint) -> dict[str, int]:
+    """Each tensor in the shard that holds its first part, as far as that can be told; computed ones in the first."""
+    number = {tensor.file: checkpoint.shard_of[tensor.name] for tensor in checkpoint.tensors.values()}
+    return {name: number.get(found.file, 0) if (found := _first_stored(rows)) else 0 for name, rows in tensors.items()}
+
+
+def _first_stored(rows: Any) -> StoredTensor | None:
+    """The stored tensor at the bottom of a stack of descriptions."""
+    while rows is not None and not isinstance(rows, StoredTensor):
+        parts = getattr(rows, "parts", None)
+        rows = parts[0] if parts else getattr(rows, "base", None)
+    return rows
+
+
+# -- a GGUF file as the source ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GgufRows:
+    """A tensor of a GGUF file that is stored in F32, F16 or BF16."""
+
+    stored: StoredTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Outermost dimension first."""
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> str:
+        """See `Rows`."""
+        return self.stored.dtype
+
+    def read(self, start: int, stop: int, arena: Arena) -> Block:
+        """See `Rows`."""
+        return self.stored.read(start, stop, arena)
+
+
+def model_of_gguf(source: GGUF) -> Model:
+    """A GGUF file in F32, F16 or BF16, to be written in another type. Raises Unsupported for a quantized one."""
+    check_safe(source)
+    files = [LocalFile(path) for path in source.paths]
+    tensors = {info.name: _gguf_rows(source, info, files[info.part]) for info in source.tensors}
+    left_out = ("split.no", "split.count", "split.tensors.count", "general.file_type")
+    return Model(
+        name=source.path.stem,
+        label=str(source.path),
+        metadata={key: value for key, value in source.metadata.items() if key not in left_out},
+        tensors=tensors,
+        stored={info.name: info.type for info in source.tensors},
+        shards={info.name: info.part for info in source.tensors},
+        inputs=source.paths,
+        dtype=source.file_type_name,
+        architecture_class=source.architecture,
+    )
+
+
+def _gguf_rows(source: GGUF, info: TensorInfo, file: LocalFile) -> GgufRows:
+    if info.type not in (F32, F16, BF16):
+        raise Unsupported(
+            f"{source.path} is already quantized ({info.name} is {info.type})",
+            "quantizing twice loses quality; start from the checkpoint, or from a GGUF in F32, F16 or BF16",
+        )
+    shape = tuple(reversed(info.shape))
+    return GgufRows(StoredTensor(info.name, info.type.name, shape, file, source.tensor_start(info), info.size_bytes))

@@ -1,0 +1,213 @@
+"""Carry plans out: every tensor is read once, in row blocks, quantized on all cores and written at its planned offset.
+
+Each worker reads a block, quantizes it for every output and writes it; reading, computing and writing of different blocks
+overlap because all three release the interpreter's lock. Memory is one block per worker, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llamacli.errors import CorruptFile
+from llamacli.formats.atomic import AtomicFile, atomic_file, check_target, free_space_check
+from llamacli.formats.gguf_reader import read_part
+from llamacli.formats.rows import Arena, row_count
+from llamacli.progress import Progress, Silent
+from llamacli.quantize.kernels import Kernel, first_nonfinite
+from llamacli.quantize.model import Model
+from llamacli.quantize.plan import Importance, Plan, PlannedTensor
+
+BLOCK_WEIGHTS = 1 << 20
+"""Weights that a worker handles at a time: 2 MiB of bf16, small enough for its caches and large enough for the disk."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A plan and the file it goes to."""
+
+    plan: Plan
+    target: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file, or the parts."""
+        return self.plan.paths(self.target)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one tensor's rows go in one output."""
+
+    tensor: PlannedTensor
+    file: AtomicFile
+    offset: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows [start, stop) of one tensor, for all outputs; `expert` counts matrices in a stack."""
+
+    slots: tuple[_Slot, ...]
+    start: int
+    stop: int
+    expert: int
+
+
+def check_outputs(model: Model, outputs: Sequence[Output], *, force: bool) -> None:
+    """Refuse before anything is read: an output that exists, is an input, or is too large for the disk."""
+    for output in outputs:
+        for path in output.paths:
+            check_target(path, force=force, inputs=model.inputs)
+    folders = {output.target.parent for output in outputs}
+    for folder in folders:
+        free_space_check(folder, sum(o.plan.size_bytes for o in outputs if o.target.parent == folder))
+
+
+def quantize(
+    model: Model,
+    outputs: Sequence[Output],
+    kernel: Kernel,
+    *,
+    threads: int = 0,
+    progress: Progress | None = None,
+    force: bool = False,
+    importance: Importance | None = None,
+) -> list[Path]:
+    """Write all outputs in one reading of the model and return their paths.
+
+    Progress counts bytes of the source. Raises CannotWrite, CorruptFile (a NaN or infinite weight, named); whatever
+    happens, no file appears under a final name before all of it is written and checked.
+    """
+    check_outputs(model, outputs, force=force)
+    with contextlib.ExitStack() as stack:
+        slots: dict[str, list[_Slot]] = {name: [] for name in model.tensors}
+        for output in reversed(outputs):  # the stack finishes in reverse: the first output, and its first part, last
+            for path, part, layout in reversed(
+                list(zip(output.paths, output.plan.parts, output.plan.layouts, strict=True))
+            ):
+                file = stack.enter_context(atomic_file(path, force=force, inputs=model.inputs))
+                file.file.truncate(layout.size_bytes)
+                _write(file, 0, layout.header)
+                file.verify = _verifier(part)
+                for tensor in part:
+                    slots[tensor.source].append(_Slot(tensor, file, layout.offsets[tensor.name]))
+        blocks = _blocks([tuple(found) for found in slots.values() if found])
+        _work(blocks, kernel, threads or os.cpu_count() or 1, progress or Silent(), importance)
+    return [path for output in outputs for path in output.paths]
+
+
+def _blocks(tensors: Sequence[tuple[_Slot, ...]]) -> Iterator[_Block]:
+    """Row blocks in file order; a block never spans two matrices of a stack, nor half a group of reordered rows."""
+    for slots in tensors:
+        rows = slots[0].tensor.rows
+        columns = rows.shape[-1]
+        matrix = rows.shape[-2] if len(rows.shape) > 1 else 1
+        group = getattr(rows, "group", 0) or 1
+        step = max(1, BLOCK_WEIGHTS // max(columns, 1) // group) * group
+        for expert in range(row_count(rows.shape) // matrix if matrix else 0):
+            for start in range(0, matrix, step):
+                first = expert * matrix
+                yield _Block(slots, first + start, first + min(start + step, matrix), expert)
+
+
+def _work(
+    blocks: Iterator[_Block], kernel: Kernel, threads: int, progress: Progress, importance: Importance | None
+) -> None:
+    """All blocks through `threads` workers. The first error, or Ctrl-C, stops them all and is raised here."""
+    lock = threading.Lock()
+    stopped = threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        worker = _Worker(kernel, importance)
+        while not stopped.is_set():
+            with lock:
+                block = next(blocks, None)
+            if block is None:
+                return
+            try:
+                worker.carry(block)
+            except BaseException as error:
+                errors.append(error)
+                stopped.set()
+                return
+            tensor = block.slots[0].tensor
+            with lock:
+                progress.describe(tensor.name)
+                progress.advance((block.stop - block.start) * tensor.source_bytes // max(1, row_count(tensor.shape)))
+
+    workers = [threading.Thread(target=work, name=f"quantize-{n}", daemon=True) for n in range(threads)]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(0.2)
+    finally:
+        stopped.set()
+        for worker in workers:
+            worker.join()
+    if errors:
+        raise errors[0]
+
+
+class _Worker:
+    """What one thread needs for its blocks, used again and again."""
+
+    def __init__(self, kernel: Kernel, importance: Importance | None) -> None:
+        self.kernel, self.importance = kernel, importance
+        self.arena = Arena()
+
+    def carry(self, block: _Block) -> None:
+        """Read, check, quantize and write one block."""
+        self.arena.reset()
+        tensor = block.slots[0].tensor
+        rows = np.ascontiguousarray(tensor.rows.read(block.start, block.stop, self.arena))
+        if (bad := first_nonfinite(rows)) is not None:
+            index = block.start * tensor.shape[-1] + bad
+            raise CorruptFile(
+                f"tensor {tensor.name} has a value that is not finite, at index {index:,}",
+                "the checkpoint is damaged or was trained to overflow; it cannot be quantized",
+            )
+        for slot in block.slots:
+            wanted = slot.tensor
+            out = self.arena.empty(((block.stop - block.start) * wanted.row_bytes,), np.uint8)
+            weights = self.importance.weights_for(wanted.name, block.expert) if self.importance else None
+            self.kernel.quantize(wanted.type, rows, out, weights)
+            _write(slot.file, slot.offset + block.start * wanted.row_bytes, out.data)
+
+
+_WRITING = threading.Lock()
+
+
+def _write(target: AtomicFile, offset: int, data: bytes | memoryview) -> None:
+    """All of `data` at `offset`, from any thread."""
+    view = memoryview(data)
+    if hasattr(os, "pwrite"):
+        descriptor = target.file.fileno()
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+        return
+    with _WRITING:
+        target.file.seek(offset)
+        target.file.write(view)
+
+
+def _verifier(part: Sequence[PlannedTensor]) -> Callable[[Path], None]:
+    """A check that reads a finished file back with the strict reader and compares its table with the plan."""
+
+    def verify(path: Path) -> None:
+        written = read_part(path, arrays="skip")
+        found = [(tensor.name, tuple(reversed(tensor.shape)), tensor.type) for tensor in written.tensors]
+        if found != [(tensor.name, tensor.shape, tensor.type) for tensor in part]:
+            raise CorruptFile(f"{path} does not read back as it was planned", "the disk or its driver may be failing")
+
+    return verify
