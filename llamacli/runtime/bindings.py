@@ -1,0 +1,108 @@
+"""The low-level bindings of llama.cpp, imported lightly, with the engine's log in a ring instead of on the screen.
+
+llama-cpp-python's package imports numpy, jinja2 and a disk cache (0.2 s). Its module of plain C functions needs none of
+them, so the package is entered by a side door: an empty package object whose path is the real one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llamacli.errors import EngineError
+
+LOG_LINES = 2000
+_CONTINUED = 5
+"""ggml's log level for text that goes on with the line before."""
+
+_lines: deque[str] = deque(maxlen=LOG_LINES)
+_listeners: list[Callable[[str], None]] = []
+_kept: list[object] = []
+"""Callbacks that C holds pointers to; they must live as long as the process."""
+
+
+@functools.cache
+def load() -> Any:
+    """The module of llama.cpp's C functions, its log captured and its backend ready. Raises EngineError."""
+    # Every abort in native code would start a debugger and print pages.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    module = _import()
+    callback = module.llama_log_callback(_log)
+    _kept.append(callback)
+    module.llama_log_set(callback, None)
+    module.llama_backend_init()
+    return module
+
+
+@functools.cache
+def ggml() -> ctypes.CDLL:
+    """The library below llama.cpp: backends, devices, threads."""
+    load()
+    library: ctypes.CDLL = importlib.import_module("llama_cpp._ggml").libggml
+    return library
+
+
+def _import() -> Any:
+    if "llama_cpp" not in sys.modules:
+        spec = importlib.util.find_spec("llama_cpp")
+        if spec is None or not spec.submodule_search_locations:
+            raise EngineError("llama-cpp-python is not installed", "pip install llama-cpp-python")
+        package = types.ModuleType("llama_cpp")
+        package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec
+        sys.modules["llama_cpp"] = package
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    except (RuntimeError, OSError, ImportError) as error:
+        raise EngineError(
+            f"the inference engine cannot be loaded: {error}",
+            "reinstall it for this machine: pip install --force-reinstall --no-cache-dir llama-cpp-python",
+        ) from error
+
+
+def _log(level: int, text: bytes | None, data: object) -> None:
+    """Keep one piece of the engine's log. Called from C, on any thread, so it must not raise."""
+    with contextlib.suppress(Exception):  # there is nobody above who could handle it
+        line = (text or b"").decode("utf-8", "replace").rstrip("\n")
+        if level == _CONTINUED and _lines:
+            _lines[-1] += line
+        elif line:
+            _lines.append(line)
+            for listener in _listeners:
+                listener(line)
+
+
+def log_lines(last: int = LOG_LINES) -> list[str]:
+    """The last lines of the engine's log, oldest first."""
+    return list(_lines)[-last:]
+
+
+def listen(listener: Callable[[str], None]) -> None:
+    """Hand every further line of the log to `listener` as it comes (for -vv)."""
+    _listeners.append(listener)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Hand the lines of the log to `listener` for as long as the block runs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def failure_hint(last: int = 3) -> str:
+    """What the engine said about its failure: the last lines that speak of one, else the last lines."""
+    words = ("error", "fail", "unable", "invalid", "unsupported", "out of memory", "not ")
+    telling = [line for line in log_lines(60) if any(word in line.lower() for word in words)]
+    return "\n".join((telling or log_lines(last))[-last:])

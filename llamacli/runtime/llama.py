@@ -1,0 +1,346 @@
+"""LlamaEngine: a GGUF model in this process, run by llama.cpp through its low-level functions.
+
+Nothing here costs more than a few microseconds per token: the sampler chain is the engine's, no logits are copied, and
+the text of a token is looked up once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineError, NotFound, Unsupported
+from llamacli.formats.gguf_check import check_safe
+from llamacli.formats.gguf_reader import GGUF, read_gguf
+from llamacli.runtime import bindings
+from llamacli.runtime.context_limit import context_limit
+from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
+from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
+from llamacli.runtime.processors import processor
+from llamacli.runtime.sampler import Sampler
+from llamacli.runtime.text import StopStrings, Utf8Stream
+from llamacli.runtime.vocab import END, Vocab, as_text
+
+OnLoading = Callable[[float], None]
+"""Told how much of the model is loaded, from 0 to 1."""
+
+EXPECTED_ANSWER = 2048
+"""Tokens for which room is made at first when no limit is given; the context grows when an answer is longer."""
+
+
+def open_engine(path: Path, settings: EngineSettings, *, progress: OnLoading | None = None) -> LlamaEngine:
+    """Check a model file and load it.
+
+    Raises NotFound, CorruptFile, Unsupported (what the file is), UsageError (settings), DoesNotFit, EngineError.
+    """
+    gguf = read_gguf(path)
+    check_safe(gguf)
+    return LlamaEngine(gguf, settings, progress=progress)
+
+
+class LlamaEngine:
+    """A loaded model. `context_size` is the most tokens that it will hold; memory is taken as it is needed."""
+
+    def __init__(self, gguf: GGUF, settings: EngineSettings, *, progress: OnLoading | None = None) -> None:
+        cpu = processor()
+        check_settings(settings, cpu.logical)
+        started = time.perf_counter()
+        self.path, self.gguf, self.settings = gguf.path, gguf, settings
+        self.metadata: Mapping[str, str] = _plain_metadata(gguf)
+        self._lib = bindings.load()
+        self._model: Any = None
+        self._evaluator: Evaluator | None = None
+        self._adapters: list[Any] = []
+        threads = settings.threads or cpu.threads
+        self.threads = (threads, settings.threads_batch or threads)
+        self._model = _load(self._lib, gguf, settings, progress)
+        try:
+            self._refuse_unsuited()
+            self.vocab = Vocab(self._lib, self._model)
+            self._evaluator = Evaluator(self._lib, self._model, settings, self.threads)
+            self._evaluator.use_adapters(self._load_adapters())
+        except BaseException:
+            self.close()
+            raise
+        self.train_context: int = self._lib.llama_model_n_ctx_train(self._model)
+        self.context_size = whole_cells(settings.ctx_size) if settings.ctx_size else context_limit(gguf, settings)
+        self.load_seconds = time.perf_counter() - started
+        self.seed = 0
+        """The seed of the last answer."""
+
+    def _refuse_unsuited(self) -> None:
+        if not self._lib.llama_model_has_decoder(self._model) or self._lib.llama_model_has_encoder(self._model):
+            raise Unsupported(f"{self.path.name} is no text generator", "models with an encoder are not run here")
+
+    def _load_adapters(self) -> list[tuple[Any, float]]:
+        pairs = []
+        for name, scale in self.settings.loras:
+            check_adapter(Path(name))
+            adapter = self._lib.llama_adapter_lora_init(self._model, _file_name(Path(name)))
+            if not adapter:
+                raise EngineError(f"the LoRA adapter {name} does not fit this model", bindings.failure_hint())
+            pairs.append((adapter, scale))
+        return pairs
+
+    # -- what is loaded ----------------------------------------------------------------------------------------
+
+    @property
+    def description(self) -> str:
+        """The model in a few words, as llama.cpp names it: family, size, quantization."""
+        buffer = ctypes.create_string_buffer(256)
+        self._lib.llama_model_desc(self._model, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the weights in bytes."""
+        return int(self._lib.llama_model_size(self._model))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return int(self._lib.llama_model_n_params(self._model))
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens stand in the KV cache now."""
+        return len(self._compute.cells)
+
+    @property
+    def _compute(self) -> Evaluator:
+        if self._evaluator is None:
+            raise EngineError("the model is closed")
+        return self._evaluator
+
+    # -- text and tokens ---------------------------------------------------------------------------------------
+
+    def tokens(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
+        """Token ids of a prompt. Control tokens are recognised in control spans only."""
+        return self.vocab.tokens(prompt, add_special=add_special)
+
+    # -- generation --------------------------------------------------------------------------------------------
+
+    def generate(
+        self, tokens: Sequence[int], sampling: Sampling, *, visible: Container[int] = frozenset()
+    ) -> Iterator[Piece]:
+        """Evaluate what of `tokens` is not yet in the KV cache, then yield the answer piece by piece.
+
+        One piece per token, and a last one with `finish` and `usage`. Control tokens have no text unless they are in
+        `visible`. Raises ContextOverflow before anything is evaluated, EngineError when decoding fails.
+        """
+        compute = self._compute
+        compute.stopping = False
+        self._make_room(list(tokens), sampling)
+        sampler = Sampler(self._lib, self.vocab, sampling, compute.size)
+        self.seed = sampler.seed
+        try:
+            yield from self._answer(compute, sampler, list(tokens), sampling, visible)
+        finally:
+            sampler.free()
+
+    def _make_room(self, tokens: list[int], sampling: Sampling) -> None:
+        if not tokens:
+            raise EngineError("there is nothing to go on from: the prompt has no token")
+        if len(tokens) >= self.context_size:
+            raise ContextOverflow(
+                f"the input is {len(tokens):,} tokens; the context holds {self.context_size:,}", self._overflow_hint()
+            )
+        answer = sampling.predict if sampling.predict >= 0 else EXPECTED_ANSWER
+        self._compute.grow(min(len(tokens) + answer, self.context_size), self.context_size)
+
+    def _overflow_hint(self) -> str:
+        wanted = self.settings.ctx_size
+        if wanted and wanted < self.train_context:
+            return f"this model was trained for {self.train_context:,}: try a larger -c, or shorten the input"
+        if self.context_size < self.train_context:
+            return "more does not fit this machine's memory: try -ctk q8_0 -ctv q8_0, or a smaller quantization"
+        return "that is all this model was trained for: shorten the input, or take a model with a longer context"
+
+    def _answer(
+        self, compute: Evaluator, sampler: Sampler, tokens: list[int], sampling: Sampling, visible: Container[int]
+    ) -> Iterator[Piece]:
+        started = time.perf_counter()
+        cached = compute.keep(tokens)
+        complete = compute.read(tokens[cached:])
+        read = time.perf_counter()
+        produced = 0
+        tail = ""
+        finish: Finish = "cancel"
+        if complete:
+            compute.check_logits(self.vocab.size)
+            sampler.see(tokens)
+            writer = _Writer(self.vocab, sampling.stop, visible)
+            for piece in self._pieces(compute, sampler, sampling.predict, writer):
+                produced += 1
+                yield piece
+            tail, finish = writer.finish(), writer.ended
+        usage = Usage(
+            prompt=len(tokens),
+            cached=cached,
+            completion=produced,
+            prompt_seconds=read - started,
+            completion_seconds=time.perf_counter() - read if produced else 0.0,
+        )
+        yield Piece(text=tail, finish=finish, usage=usage)
+
+    def _pieces(self, compute: Evaluator, sampler: Sampler, predict: int, writer: _Writer) -> Iterator[Piece]:
+        """The loop that speed depends on: sample, show, evaluate."""
+        sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
+        limit = predict if predict >= 0 else sys.maxsize
+        count = 0
+        while True:
+            if compute.stopping:
+                writer.ended = "cancel"
+                return
+            if count >= limit:
+                writer.ended = "length"
+                return
+            token = sample(chain, context, -1)
+            text = writer.write(token)
+            if text is END:
+                writer.ended = "stop"
+                return
+            count += 1
+            yield Piece(text, token=token)
+            if writer.stopped:
+                writer.ended = "stop"
+                return
+            if count < limit and not compute.stopping:
+                if len(compute.cells) >= compute.size:
+                    if compute.size >= self.context_size:
+                        writer.ended = "length"
+                        return
+                    compute.grow(compute.size + 1, self.context_size)
+                    context = compute.context
+                compute.step(token)
+
+    def stop(self) -> None:
+        """End a running `generate` soon. May be called from a signal handler or another thread."""
+        if self._evaluator is not None:
+            self._evaluator.stopping = True
+
+    def forget(self) -> None:
+        """Empty the KV cache."""
+        if self._compute.size:
+            self._compute.clear()
+
+    def close(self) -> None:
+        """Free the model. Calling it twice does no harm."""
+        if self._evaluator is not None:
+            self._evaluator.close()
+            self._evaluator = None
+        if self._model:
+            self._lib.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> LlamaEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _Writer:
+    """Tokens of one answer to text."""
+
+    def __init__(self, vocab: Vocab, stops: Sequence[str], visible: Container[int]) -> None:
+        self._vocab, self._visible = vocab, visible
+        self._utf8 = Utf8Stream()
+        self._stops = StopStrings(stops)
+        self.stopped = False
+        self.ended: Finish = "stop"
+
+    def write(self, token: int) -> str | None:
+        """The text that is certain after `token`, or END."""
+        raw = self._vocab.texts.get(token, "") or self._vocab.text(token)
+        if raw is END:
+            return END
+        if raw == "" and token in self._visible:
+            raw = as_text(self._vocab.piece(token, special=True))
+        text = self._utf8.feed(raw)
+        if self._stops:
+            text, self.stopped = self._stops.feed(text)
+        return text
+
+    def finish(self) -> str:
+        """What was held back, now that the answer is over."""
+        rest = self._utf8.finish()
+        if self.stopped:
+            return ""
+        if self._stops:
+            text, self.stopped = self._stops.feed(rest)
+            rest = text + self._stops.finish()
+        return rest
+
+
+def check_adapter(path: Path) -> None:
+    """Raise CorruptFile if `path` is no sound GGUF with a LoRA adapter."""
+    gguf = read_gguf(path)
+    if gguf.get("general.type") != "adapter":
+        raise CorruptFile(f"{path} is no LoRA adapter", "an adapter in GGUF says general.type = adapter")
+
+
+def _load(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoading | None) -> Any:
+    """The model's C pointer."""
+    watch = _Watch(progress)
+    parameters = library.llama_model_default_params()
+    parameters.n_gpu_layers = -1 if settings.gpu_layers is None else settings.gpu_layers
+    if not settings.mmap:
+        parameters.load_mode = library.LLAMA_LOAD_MODE_NONE
+    callback = library.llama_progress_callback(watch)
+    parameters.progress_callback = callback
+    model = library.llama_model_load_from_file(_file_name(gguf.path), parameters)
+    if watch.fault is not None:
+        if model:
+            library.llama_model_free(model)
+        raise watch.fault
+    if not model:
+        raise _load_failure(gguf.path)
+    return model
+
+
+def _load_failure(path: Path) -> Exception:
+    said = bindings.failure_hint()
+    low = said.lower()
+    if not path.exists():
+        return NotFound(f"no such file: {path}")
+    if "unknown model architecture" in low or "unknown pre-tokenizer" in low:
+        return Unsupported(f"the engine does not know this kind of model: {path.name}", said)
+    if "alloc" in low or "out of memory" in low:
+        return DoesNotFit(f"not enough memory to load {path.name}", said)
+    return EngineError(f"the engine cannot load {path.name}", said)
+
+
+class _Watch:
+    """The progress callback of a load: called from C, so an exception is kept for later and ends the load."""
+
+    def __init__(self, progress: OnLoading | None) -> None:
+        self._progress = progress
+        self.fault: BaseException | None = None
+
+    def __call__(self, fraction: float, data: object) -> bool:
+        try:
+            if self._progress is not None:
+                self._progress(fraction)
+        except BaseException as error:
+            self.fault = error
+        return self.fault is None
+
+
+def _file_name(path: Path) -> bytes:
+    return str(path).encode() if os.name == "nt" else os.fsencode(path)
+
+
+def _plain_metadata(gguf: GGUF) -> dict[str, str]:
+    """Everything but arrays, as text."""
+    return {
+        key: value.value if isinstance(value.value, str) else str(value.value)
+        for key, value in gguf.metadata.items()
+        if value.element is None and not isinstance(value.value, bytes)
+    }

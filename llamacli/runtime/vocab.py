@@ -1,0 +1,170 @@
+"""The engine's vocabulary: text to token ids and back, control tokens kept where they belong."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Final
+
+from llamacli.errors import EngineError
+from llamacli.runtime.messages import Prompt
+
+# Attributes of a token, as `llama_token_attr` numbers them.
+UNKNOWN, CONTROL, LSTRIP, RSTRIP = 1 << 0, 1 << 3, 1 << 7, 1 << 8
+
+END: Final = None
+"""Stands in the table of pieces for a token that ends the answer."""
+
+TokenText = str | bytes | None
+"""Text of a token: `str` where its bytes are whole characters, `bytes` where they are not, END for a final token."""
+
+
+class Vocab:
+    """Tokens of one loaded model. `library` is the module of C functions."""
+
+    def __init__(self, library: Any, model: Any) -> None:
+        self._lib = library
+        self._vocab = library.llama_model_get_vocab(model)
+        self._buffer = ctypes.create_string_buffer(256)
+        self._attributes: dict[int, int] = {}
+        self.size: int = library.llama_vocab_n_tokens(self._vocab)
+        self.texts: dict[int, TokenText] = {}
+
+    @property
+    def pointer(self) -> Any:
+        """The C pointer, for samplers."""
+        return self._vocab
+
+    # -- token to text -----------------------------------------------------------------------------------------
+
+    def text(self, token: int) -> TokenText:
+        """What a token adds to an answer: nothing for control tokens, END if it ends the answer."""
+        if token not in self.texts:
+            self.texts[token] = self._text(token)
+        return self.texts[token]
+
+    def _text(self, token: int) -> TokenText:
+        if self._lib.llama_vocab_is_eog(self._vocab, token):
+            return END
+        return as_text(self.piece(token))
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of a token; those of control tokens only with `special`."""
+        size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        if size < 0:
+            self._buffer = ctypes.create_string_buffer(-size)
+            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        return self._buffer.raw[: max(size, 0)]
+
+    def name(self, token: int) -> str:
+        """The text under which a control token stands in templates, such as `<|im_end|>`; empty for none (-1)."""
+        return self.piece(token, special=True).decode("utf-8", "replace") if 0 <= token < self.size else ""
+
+    def special_names(self) -> dict[str, str]:
+        """The tokens that chat templates may ask for by role: bos_token, eos_token, ..."""
+        ids = {
+            "bos_token": self._lib.llama_vocab_bos(self._vocab),
+            "eos_token": self._lib.llama_vocab_eos(self._vocab),
+            "pad_token": self._lib.llama_vocab_pad(self._vocab),
+            "sep_token": self._lib.llama_vocab_sep(self._vocab),
+        }
+        return {role: self.name(token) for role, token in ids.items() if token >= 0}
+
+    def end_tokens(self) -> list[int]:
+        """All tokens that end an answer."""
+        is_end = self._lib.llama_vocab_is_eog
+        return [token for token in range(self.size) if is_end(self._vocab, token)]
+
+    def is_control(self, token: int) -> bool:
+        """Whether a token steers the model instead of being text."""
+        return bool(self._attribute(token) & (CONTROL | UNKNOWN))
+
+    def _attribute(self, token: int) -> int:
+        if token not in self._attributes:
+            self._attributes[token] = self._lib.llama_vocab_get_attr(self._vocab, token)
+        return self._attributes[token]
+
+    # -- text to tokens ----------------------------------------------------------------------------------------
+
+    def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        """Token ids of plain text. `parse_special` recognises control tokens: never for what a user wrote."""
+        data = text.encode("utf-8", "replace")  # lone surrogates would stop the engine
+        if not data and not add_special:
+            return []
+        room = len(data) + 8
+        ids = (ctypes.c_int32 * room)()
+        count = self._lib.llama_tokenize(self._vocab, data, len(data), ids, room, add_special, parse_special)
+        if count < 0:
+            ids = (ctypes.c_int32 * -count)()
+            count = self._lib.llama_tokenize(self._vocab, data, len(data), ids, -count, add_special, parse_special)
+        if count < 0:
+            raise EngineError("the engine cannot tokenize this text")
+        return list(ids[:count])
+
+    def tokens(self, prompt: Prompt, *, add_special: bool) -> list[int]:
+        """Token ids of a prompt, cut at the control tokens of its control spans and nowhere else.
+
+        Text between two cuts is tokenized as one piece, whoever wrote it, so that merges run across the seams.
+        """
+        out: list[int] = []
+        text: list[str] = []
+        strip_next = False
+        first = add_special
+
+        def flush(strip_end: bool) -> None:
+            nonlocal first
+            joined = "".join(text)
+            text.clear()
+            joined = joined.lstrip() if strip_next else joined
+            joined = joined.rstrip() if strip_end else joined
+            out.extend(self.encode(joined, add_special=first))
+            first = False
+
+        for part in self._parts(prompt):
+            if isinstance(part, str):
+                text.append(part)
+                continue
+            attribute = self._attribute(part)
+            flush(bool(attribute & LSTRIP))
+            out.append(part)
+            strip_next = bool(attribute & RSTRIP)
+        flush(False)
+        return out
+
+    def _parts(self, prompt: Prompt) -> list[str | int]:
+        """The prompt as stretches of text and control tokens, in order."""
+        parts: list[str | int] = []
+        for control, text in _joined(prompt):
+            parts += self._cut(text) if control else [text]
+        return parts
+
+    def _cut(self, text: str) -> list[str | int]:
+        """A control span as text and control tokens. The engine says which tokens; their places follow in order."""
+        parts: list[str | int] = []
+        rest = text
+        for token in self.encode(text, parse_special=True):
+            if self.is_control(token):
+                name = self.name(token)
+                before, found, after = rest.partition(name)
+                if name and found:
+                    parts += [before, token]
+                    rest = after
+        return [*parts, rest]
+
+
+def _joined(prompt: Prompt) -> list[tuple[bool, str]]:
+    """Spans with neighbours of the same kind joined: a control token may be spelled by two of the template's."""
+    out: list[tuple[bool, str]] = []
+    for span in prompt:
+        if out and out[-1][0] == span.control:
+            out[-1] = (span.control, out[-1][1] + span.text)
+        elif span.text:
+            out.append((span.control, span.text))
+    return out
+
+
+def as_text(data: bytes) -> str | bytes:
+    """The bytes as `str` if they are whole characters, else unchanged."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
