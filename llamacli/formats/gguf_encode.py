@@ -62,7 +62,7 @@ def _scalar(kind: ValueType, value: Any) -> bytes:
 
 def _items(kind: ValueType, items: Sequence[Any]) -> bytes:
     if kind is ValueType.STRING:
-        return b"".join([encode_string(item) for item in items])
+        return getattr(items, "raw", None) or b"".join([encode_string(item) for item in items])  # as it was read
     code = STRUCT_FORMAT[kind][1]
     return struct.pack(f"<{len(items)}{code}", *items)
 

@@ -69,20 +69,20 @@ class Skipped:
 
 
 class Strings(Sequence["str | bytes"]):
-    """An array of strings as it lies in the file, decoded when first looked at.
+    """An array of strings as it lies in the file, taken apart when first looked at.
 
-    `raw` holds every item with its eight bytes of length in front; `ends` are the items' ends in `raw`. An item that is
-    not UTF-8 stays bytes.
+    `raw` holds every item with its eight bytes of length in front. An item that is not UTF-8 stays bytes.
     """
 
-    def __init__(self, raw: bytes, ends: list[int]) -> None:
-        self.raw, self.ends = raw, ends
+    def __init__(self, raw: bytes, length: int) -> None:
+        self.raw, self.length = raw, length
 
     @cached_property
     def byte_strings(self) -> list[bytes]:
         """Every item as it is."""
-        raw, start, items = self.raw, 8, []
-        for end in self.ends:
+        raw, unpack, start, items = self.raw, _U64, 8, []
+        for _ in range(self.length):
+            end = start + unpack(raw, start - 8)[0]
             items.append(raw[start:end])
             start = end + 8
         return items
@@ -96,7 +96,7 @@ class Strings(Sequence["str | bytes"]):
             return tuple([text_or_bytes(item) for item in self.byte_strings])
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return self.length
 
     @overload
     def __getitem__(self, index: int) -> str | bytes: ...
@@ -363,20 +363,18 @@ class _Header:
 
     def _strings(self, count: int) -> Strings:
         """Walk over `count` strings; the one hot loop of reading a header."""
-        start, position, buffer, unpack = self.position, self.position, self.buffer, _U64
-        ends: list[int] = []
-        append = ends.append
-        while len(ends) < count:
+        start, position, buffer, unpack, left = self.position, self.position, self.buffer, _U64, count
+        while left:
             try:
-                for _ in range(count - len(ends)):
+                for left in range(left, 0, -1):  # noqa: B007, B020 - goes on where it stopped
                     position += 8 + unpack(buffer, position)[0]
-                    append(position - start)
+                left = 0
             except (struct.error, OverflowError):  # beyond what is read so far
                 self.position = position
                 self.need(8)
                 buffer = self.buffer
         self.position = start
-        return Strings(self.take(position - start), ends)
+        return Strings(self.take(position - start), count)
 
     # -- bytes -------------------------------------------------------------------------------------------------
 
