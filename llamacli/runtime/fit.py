@@ -64,7 +64,7 @@ def memory_needed(
 ) -> Need:
     """What the engine itself says that it would allocate. Raises EngineError if it cannot use the file."""
     from llamacli.runtime import bindings
-    from llamacli.runtime.measure import CACHE_TYPES, FLASH_ATTENTION
+    from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION
 
     lib = bindings.load()
     model_params = lib.llama_model_default_params()

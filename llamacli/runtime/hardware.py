@@ -48,11 +48,6 @@ def default_threads() -> int:
     return processor().threads
 
 
-def performance_cores() -> int:
-    """The same number under the name that says where it comes from."""
-    return default_threads()
-
-
 def available_memory() -> int:
     """Bytes that can be taken without swapping, within a container's limit; 0 where the system does not tell."""
     return memory().available

@@ -18,16 +18,8 @@ from typing import Any
 from llamacli.errors import DoesNotFit, EngineError
 from llamacli.runtime import bindings
 from llamacli.runtime.backends import device_pointers
+from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, whole_cells
 from llamacli.runtime.threadpool import ThreadPool
-
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-"""llama_flash_attn_type."""
-
-CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
-"""ggml's numbers of the types that a KV cache can have."""
-
-CONTEXT_STEP = 256
-"""llama.cpp rounds contexts up to this many tokens."""
 
 _LARGEST_STATE = 1 << 30
 """Saved states beyond this many bytes are computed again instead of kept."""
@@ -95,8 +87,8 @@ class TimedContext:
         self.model, self.settings = model, settings
         self._random = random.Random(seed)
         params = lib.llama_context_default_params()
-        params.n_ctx = -(-settings.context // CONTEXT_STEP) * CONTEXT_STEP
-        params.n_batch, params.n_ubatch = settings.batch, settings.ubatch
+        params.n_ctx = whole_cells(settings.context)
+        params.n_batch, params.n_ubatch = settings.batch, min(settings.ubatch, settings.batch)
         params.flash_attn_type = FLASH_ATTENTION[settings.flash_attn]
         params.type_k, params.type_v = CACHE_TYPES[settings.cache_type_k], CACHE_TYPES[settings.cache_type_v]
         params.swa_full = False
