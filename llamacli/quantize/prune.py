@@ -26,27 +26,25 @@ def prune_layers(names: Iterable[str], layers: Iterable[int]) -> dict[str, str |
 
     Raises UsageError for a block that no tensor belongs to, or if none would be left.
     """
+    names = list(names)
     blocks = {name: int(found[1]) for name in names if (found := _BLOCK.search(name))}
     gone = frozenset(layers)
     known = sorted(set(blocks.values()))
     missing = sorted(gone.difference(known))
     if missing:
         raise UsageError(f"there is no layer {missing[0]} to prune", f"the layers are 0 to {known[-1] if known else 0}")
-    left = [block for block in known if block not in gone]
-    if gone and not left:
+    if known and gone.issuperset(known):
         raise UsageError("pruning all layers would leave no model", "keep at least one")
-    moved = {block: number for number, block in enumerate(left)} if gone else {block: block for block in known}
+    moved = {block: block - sum(other < block for other in gone) for block in known if block not in gone}
     return {name: _renamed(name, blocks.get(name), moved) for name in names}
 
 
 def _renamed(name: str, block: int | None, moved: dict[int, int]) -> str | None:
     if block is None:
         return name
-    return (
-        _BLOCK.sub(lambda found: found[0].replace(found[1], str(moved[block])), name, count=1)
-        if block in moved
-        else None
-    )
+    if block not in moved:
+        return None
+    return _BLOCK.sub(f"blk.{moved[block]}.", name, count=1)
 
 
 def blocks_left(blocks: int, layers: Iterable[int]) -> int:

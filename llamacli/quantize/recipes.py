@@ -169,10 +169,11 @@ def of_experts(place: Place) -> bool:
 # Rules that several recipes share.
 
 _DELICATE = (Rule(Role.DELICATE, Q8_0),)
-_HEAD_AT_8_BITS = (Rule(Role.HEAD, Q8_0, (falcon,)), Rule(Role.HEAD, Q8_0, (ragged,)))
 _EIGHT_EXPERTS = (Rule(Role.ATTENTION_V, Q8_0, (eight_experts,)), Rule(Role.ATTENTION_K, Q8_0, (eight_experts,)))
-_COMMON = (*_DELICATE, *_HEAD_AT_8_BITS, Rule(Role.HEAD, Q6_K), *_EIGHT_EXPERTS)
-_COMMON_OF_IQ3_XXS = (*_DELICATE, *_HEAD_AT_8_BITS, Rule(Role.HEAD, Q5_K), *_EIGHT_EXPERTS)
+_HEAD_6_BITS = (Rule(Role.HEAD, Q8_0, (falcon,)), Rule(Role.HEAD, Q6_K))
+# Q5_K would give way to Q5_1 where rows are short, which is less than a head deserves.
+_HEAD_5_BITS = (Rule(Role.HEAD, Q8_0, (falcon,)), Rule(Role.HEAD, Q8_0, (ragged,)), Rule(Role.HEAD, Q5_K))
+_COMMON = (*_DELICATE, *_HEAD_6_BITS, *_EIGHT_EXPERTS)
 
 _EXPERTS_OUTPUT = (Rule(Role.ATTENTION_OUTPUT, Q5_K, (unless(falcon), eight_experts)),)
 _V_SHARED = (Rule(Role.ATTENTION_V, Q5_K, (shared_kv, of_70b)), Rule(Role.ATTENTION_V, Q4_K, (shared_kv,)))
@@ -197,8 +198,7 @@ def _two_bits(finer: TensorType, embeddings: TensorType, output: TensorType | No
     """Rules of the types of two bits and fewer; `finer` is for V and for the first ways down."""
     return (
         *_DELICATE,
-        *_HEAD_AT_8_BITS,
-        Rule(Role.HEAD, Q5_K),
+        *_HEAD_5_BITS,
         Rule(Role.TOKEN_EMBEDDING, embeddings),
         Rule(Role.ATTENTION_V, Q4_K, (shared_kv,)),
         Rule(Role.ATTENTION_V, Q4_K, (several_experts,)),
@@ -214,7 +214,7 @@ _ALL = (
     Recipe("F32", F32),
     Recipe("F16", F16),
     Recipe("BF16", BF16),
-    Recipe("Q8_0", Q8_0, (*_DELICATE, Rule(Role.HEAD, Q8_0))),
+    Recipe("Q8_0", Q8_0),
     Recipe("Q4_0", Q4_0, (*_COMMON, Rule(Role.FFN_DOWN, Q4_1, (first_eighth, with_matrix)))),
     Recipe("Q4_1", Q4_1, _COMMON),
     Recipe("Q5_0", Q5_0, (*_COMMON, Rule(Role.FFN_DOWN, Q5_1, (first_eighth, with_matrix)))),
@@ -255,7 +255,7 @@ _ALL = (
         Rule(Role.ATTENTION_V, Q6_K, (edges_and_every_third,)), *_V_70B,
         Rule(Role.FFN_DOWN, Q6_K, (falcon, first_sixteenth)),
         Rule(Role.FFN_DOWN, Q5_K, (falcon, edges_and_every_third)),
-        Rule(Role.FFN_DOWN, Q6_K, (unless(falcon), edges_and_every_third)),
+        Rule(Role.FFN_DOWN, Q6_K, (edges_and_every_third,)),
     )),
     Recipe("Q5_K_S", Q5_K, _COMMON),
     Recipe("Q5_K_M", Q5_K, (
@@ -271,7 +271,7 @@ _ALL = (
     Recipe("IQ2_S", IQ2_XS, _two_bits(IQ3_S, embeddings=IQ3_S, output=IQ3_S), needs_matrix=True),
     Recipe("IQ2_M", IQ2_S, _two_bits(IQ3_S, embeddings=IQ3_S, output=IQ3_S), needs_matrix=True),
     Recipe("IQ3_XXS", IQ3_XXS, (
-        *_COMMON_OF_IQ3_XXS, *_EXPERTS_OUTPUT,
+        *_DELICATE, *_HEAD_5_BITS, *_EIGHT_EXPERTS, *_EXPERTS_OUTPUT,
         Rule(Role.TOKEN_EMBEDDING, IQ3_S),
         *_V_SHARED, Rule(Role.ATTENTION_V, IQ3_S, (unless(with_matrix),)),
         Rule(Role.ATTENTION_K, IQ2_S), Rule(Role.ATTENTION_Q, IQ2_S),
@@ -299,7 +299,7 @@ _ALL = (
     Recipe("TQ2_0", TQ2_0, (*_COMMON, *_TERNARY_EMBEDDINGS)),
     Recipe("Q1_0", Q1_0, _COMMON),
     Recipe("Q2_0", Q2_0, (*_COMMON, *_TERNARY_EMBEDDINGS)),
-    Recipe("MXFP4_MOE", MXFP4, (*_DELICATE, Rule(Role.HEAD, Q8_0), Rule(None, Q8_0, (unless(of_experts),)))),
+    Recipe("MXFP4_MOE", MXFP4, (Rule(None, Q8_0, (unless(of_experts),)),)),
 )  # fmt: skip
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
