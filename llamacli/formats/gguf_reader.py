@@ -103,7 +103,7 @@ class Strings(Sequence["str | bytes"]):
     @overload
     def __getitem__(self, index: slice) -> tuple[str | bytes, ...]: ...
     def __getitem__(self, index: int | slice) -> str | bytes | tuple[str | bytes, ...]:
-        return self.decoded[index]
+        return self.decoded[index] if isinstance(index, slice) else text_or_bytes(self.byte_strings[index])
 
     def __iter__(self) -> Iterator[str | bytes]:
         return iter(self.decoded)
