@@ -43,7 +43,7 @@ def test_layers_left_move_up() -> None:
         "blk.0.a.weight": "blk.0.a.weight",
         "blk.1.a.weight": None,
         "blk.2.a.weight": "blk.1.a.weight",
-        "blk.10.a.weight": "blk.2.a.weight",
+        "blk.10.a.weight": "blk.9.a.weight",
     }
     assert blocks_left(4, [1, 1]) == 3
 
