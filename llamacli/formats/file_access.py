@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +21,13 @@ class RandomAccess(Protocol):
 
 
 class LocalFile:
-    """A file on disk, read with `pread` where the system has it, else with a lock around seek and read."""
+    """A file on disk, read with `preadv` where the system has it, else with a lock around seek and read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self.size = os.fstat(self._file.fileno()).st_size
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
         self._lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -41,7 +43,9 @@ class LocalFile:
 
     def _read(self, offset: int, buffer: memoryview) -> int:
         if hasattr(os, "preadv"):
-            return os.preadv(self._file.fileno(), [buffer], offset)
+            return os.preadv(self._descriptor, [buffer], offset)
         with self._lock:
-            self._file.seek(offset)
-            return self._file.readinto(buffer) or 0
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            data = os.read(self._descriptor, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

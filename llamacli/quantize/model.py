@@ -21,7 +21,6 @@ from llamacli.families.mapping import map_tensors
 from llamacli.families.registry import family_of
 from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile
-from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, u32
 from llamacli.formats.rows import Arena, Rows
@@ -169,7 +168,6 @@ class GgufRows:
 
 def model_of_gguf(source: GGUF) -> Model:
     """A GGUF file in F32, F16 or BF16, to be written in another type. Raises Unsupported for a quantized one."""
-    check_safe(source)
     files = [LocalFile(path) for path in source.paths]
     tensors = {info.name: _gguf_rows(source, info, files[info.part]) for info in source.tensors}
     left_out = ("split.no", "split.count", "split.tensors.count", "general.file_type")
