@@ -119,8 +119,8 @@ TABLE: dict[tuple[str, ...], tuple[Name, ...]] = {
     ),
     (JAIS2,): (Name("jais-2"),),
     (QWEN2,): (
-        _kept("qwen2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
-        Name("stablelm2"),
+        _kept("qwen2"),
+        Name("stablelm2", model_types=("stablelm",)),
         _kept("hunyuan", "hunyuan_v1_moe"),
         _kept("solar-open", "solar_open"),
         _kept("grok-2", "grok-2"),
@@ -130,16 +130,16 @@ TABLE: dict[tuple[str, ...], tuple[Name, ...]] = {
     (MINICPM5,): (Name("minicpm5", ignore_merges=True),),
     (r"\p{N}{1,3}", MINICPM5): (Name("minicpm5", ignore_merges=True),),
     (GPT4O,): (
-        _kept("gpt-4o", "gpt_oss"),
+        _kept("gpt-4o"),
         _kept("llama4", "llama4", "llama4_text"),
         _kept("minimax-m2", "minimax_m2"),
         Name("granite-embed-multi-97m", ignore_merges=True, cleans_spaces=False),
     ),
-    (RIGHT_GROUPED_DIGITS, GPT4O): (_kept("tiny_aya", "cohere2"), _kept("cohere2moe", "cohere2_moe")),
+    (RIGHT_GROUPED_DIGITS, GPT4O): (_kept("tiny_aya"), _kept("cohere2moe", "cohere2_moe")),
     (TEKKEN,): (Name("tekken", ignore_merges=True, cleans_spaces=False, needs_bos=True),),
     (YOUTU_SCRIPTS, YOUTU): (Name("youtu", ignore_merges=True, cleans_spaces=False),),
     (r"\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK3): (
-        _kept("deepseek-v3", "deepseek_v3"),
+        _kept("deepseek-v3"),
         _kept("hunyuan-dense", "hunyuan_v1_dense"),
     ),
     (r"\p{N}{1,3}", CJK_AND_KANA, SPARK, DIGIT): (_kept("spark2_5"),),
@@ -150,11 +150,11 @@ TABLE: dict[tuple[str, ...], tuple[Name, ...]] = {
         Name("mpt", model_types=("mpt",)),
         Name("olmo", model_types=("olmo", "gpt_neox")),
         Name("exaone4", model_types=("exaone4",)),
-        _kept("trillion"),
     ),
     (DIGIT, GPT2_BYTES): (
         Name("starcoder"),
         _kept("smollm"),
+        Name("starcoder", model_types=("starcoder2", "gpt_bigcode")),
         _kept("command-r", "cohere", "cohere2"),
         Name("exaone", model_types=("exaone",)),
         Name("refact", model_types=("gpt_refact",)),
@@ -165,7 +165,7 @@ TABLE: dict[tuple[str, ...], tuple[Name, ...]] = {
     (BLOOM,): (_kept("poro-chat"), Name("bloom"), Name("gpt3-finnish")),
     (BLOOM, DIGIT): (_kept("viking"),),
     (DIGIT, BLOOM): (_kept("viking"),),
-    (BAILING,): (_kept("bailingmoe", "bailing_moe"),),
+    (BAILING,): (_kept("bailingmoe"),),
     (SEED_CODER,): (_kept("seed-coder"),),
     (f"next:{NEWLINES_FIRST}", QWEN2): (_kept("laguna"),),
     (EXAONE_MOE,): (Name("exaone-moe", model_types=("exaone_moe",)),),
@@ -231,12 +231,13 @@ def engine_name(cut: Cut, *, ignore_merges: bool, has_bos: bool, cleans_spaces: 
             "--override-kv tokenizer.ggml.pre=str:NAME",
         )
 
-    def fitness(name: Name) -> tuple[bool, bool, bool, bool]:
+    def fitness(name: Name) -> tuple[bool, ...]:
         return (
             name.ignore_merges == ignore_merges,
             name.needs_bos is None or name.needs_bos == has_bos,
             model_type in name.model_types,
-            not name.model_types and (cleans_spaces is None or name.cleans_spaces == cleans_spaces),
+            not name.model_types,
+            cleans_spaces is None or name.cleans_spaces == cleans_spaces,
         )
 
     return max(names, key=fitness)

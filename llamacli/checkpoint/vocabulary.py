@@ -65,6 +65,9 @@ class Mends:
         return values
 
 
+NO_MENDS = Mends()
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """A tokenizer as llama.cpp takes it: as many tokens as the embedding has rows."""
@@ -95,7 +98,7 @@ class Vocabulary:
     """Further templates by name, the default one not among them."""
     end_of_turn: tuple[int, ...] = ()
     """All ids that end a reply, by generation_config.json, config.json and the tokenizer's own EOS; sorted."""
-    mends: Mends = Mends()
+    mends: Mends = NO_MENDS
     warnings: tuple[str, ...] = ()
     """What the file cannot express or what the sources contradict each other in: one line each."""
 

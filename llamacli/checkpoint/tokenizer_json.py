@@ -1,0 +1,412 @@
+"""tokenizer.json, Hugging Face's own format: BPE over bytes or with byte fallback, WordPiece, unigram."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llamacli.checkpoint.draft import SPACE, AddedToken, Draft, Wrapping, byte_types, missing_bytes, tokens_by_id
+from llamacli.checkpoint.pretokenizers import components, engine_name, read_cut, shorten
+from llamacli.checkpoint.vocabulary import Mends, TokenType
+from llamacli.errors import CorruptFile, Unsupported
+
+FILE = "tokenizer.json"
+_AGAIN = "the tokenizer is damaged; fetch it again"
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What other files of the checkpoint contribute to the choice of the engine's names."""
+
+    model_type: str = ""
+    has_bos: bool = False
+    cleans_spaces: bool | None = None
+
+
+def read_tokenizer_json(document: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
+    """tokenizer.json as a Draft. Raises CorruptFile and Unsupported."""
+    model = document.get("model")
+    if not isinstance(model, dict):
+        raise CorruptFile(f"{FILE} has no model", _AGAIN)
+    readers = {"BPE": _bpe, "WordPiece": _wordpiece, "Unigram": _unigram}
+    kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece" if "vocab" in model else None)
+    if kind not in readers:
+        raise Unsupported(f"{FILE}: the engine knows no {kind!r} tokenizer")
+    draft = readers[kind](document, model, rows, hints)
+    return replace(draft, added=added_tokens(document), wrapping=read_wrapping(document.get("post_processor")))
+
+
+def added_tokens(document: Mapping[str, Any]) -> tuple[AddedToken, ...]:
+    """The document's `added_tokens`."""
+    entries = document.get("added_tokens") or []
+    if not isinstance(entries, list):
+        raise CorruptFile(f"{FILE}: added_tokens is not a list", _AGAIN)
+    tokens = []
+    for entry in entries:
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("content"), str):
+            raise CorruptFile(f"{FILE}: an added token has no id or no content", _AGAIN)
+        tokens.append(
+            AddedToken(
+                entry["id"],
+                entry["content"],
+                entry.get("special") is True,
+                entry.get("lstrip") is True,
+                entry.get("rstrip") is True,
+            )
+        )
+    return tuple(tokens)
+
+
+def read_wrapping(processor: Any) -> Wrapping:
+    """What a post-processor puts around a text."""
+    wrapping = Wrapping()
+    for part in components(processor, "processors"):
+        kind = part.get("type")
+        if kind == "TemplateProcessing":
+            wrapping = _template(part)
+        elif kind in ("BertProcessing", "RobertaProcessing"):
+            first, last = (_first_text(part.get(end)) for end in ("cls", "sep"))
+            wrapping = Wrapping((first,), (last,), kind == "RobertaProcessing")
+    return wrapping
+
+
+def _template(part: Mapping[str, Any]) -> Wrapping:
+    single = _pieces(part.get("single"))
+    if "A" not in single:
+        raise Unsupported(f"{FILE}: the post-processor leaves the text out")
+    place = single.index("A")
+    prefix, suffix = single[:place], single[place + 1 :]
+    pair = _pieces(part.get("pair") or [])
+    between = pair[pair.index("A") + 1 : pair.index("B")] if "A" in pair and "B" in pair else ()
+    separates = None if not between else any(token in suffix for token in between) and len(between) > len(suffix)
+    return Wrapping(_without_marks(prefix), _without_marks(suffix), separates)
+
+
+def _pieces(template: Any) -> tuple[str, ...]:
+    """A template as `A`, `B` and special tokens, the latter marked with a NUL so that no text is mistaken for a place."""
+    pieces = []
+    for piece in template if isinstance(template, list) else []:
+        special = piece.get("SpecialToken") if isinstance(piece, dict) else None
+        sequence = piece.get("Sequence") if isinstance(piece, dict) else None
+        if isinstance(special, dict) and isinstance(special.get("id"), str):
+            pieces.append("\0" + special["id"])
+        elif isinstance(sequence, dict) and sequence.get("id") in ("A", "B"):
+            pieces.append(sequence["id"])
+        else:
+            raise CorruptFile(f"{FILE}: the post-processor's template is damaged", _AGAIN)
+    return tuple(pieces)
+
+
+def _without_marks(pieces: Sequence[str]) -> tuple[str, ...]:
+    return tuple(piece[1:] for piece in pieces if piece.startswith("\0"))
+
+
+def _first_text(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return value[0]
+    raise CorruptFile(f"{FILE}: the post-processor names no tokens", _AGAIN)
+
+
+# --- BPE
+
+
+def _bpe(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(affix):
+            raise Unsupported(f"{FILE}: the engine knows no {affix} ({model[affix]!r})")
+    tokens = tokens_by_id(model.get("vocab"), FILE, rows)
+    merges = read_merges(model.get("merges"))
+    if _has_bytes(document):
+        return _byte_level(document, model, tokens, merges, hints)
+    return _sentencepiece_style(document, model, tokens, merges, hints)
+
+
+def read_merges(entries: Any) -> tuple[str, ...]:
+    """Merges in either spelling, `"a b"` or `["a", "b"]`, as the engine takes them.
+
+    A merge of a piece with a space in it cannot be written: the engine splits at the first. Over bytes, and where
+    spaces become visible ones, no text contains such a piece, so the merge is left out without effect.
+    """
+    if not isinstance(entries, list):
+        raise CorruptFile(f"{FILE} has no merges", _AGAIN)
+    if all(type(entry) is str for entry in entries):
+        if any(entry.count(" ") != 1 for entry in entries):
+            raise CorruptFile(f"{FILE}: a merge is not two tokens", _AGAIN)
+        merges = entries
+    else:
+        merges = []
+        for entry in entries:
+            if not (isinstance(entry, list) and len(entry) == 2 and type(entry[0]) is type(entry[1]) is str):
+                raise CorruptFile(f"{FILE}: a merge is not two tokens", _AGAIN)
+            if " " not in entry[0] and " " not in entry[1]:
+                merges.append(f"{entry[0]} {entry[1]}")
+    if len(set(merges)) != len(merges):  # the last of equal merges counts there, the first in the engine
+        merges = list(dict.fromkeys(reversed(merges)))[::-1]
+    return tuple(merges)
+
+
+def _has_bytes(document: Mapping[str, Any]) -> bool:
+    parts = [
+        *components(document.get("pre_tokenizer"), "pretokenizers"),
+        *components(document.get("normalizer"), "normalizers"),
+    ]
+    return any(part.get("type") == "ByteLevel" for part in parts)
+
+
+def _byte_level(
+    document: Mapping[str, Any],
+    model: Mapping[str, Any],
+    tokens: list[str | None],
+    merges: tuple[str, ...],
+    hints: Hints,
+) -> Draft:
+    cut = read_cut(document.get("pre_tokenizer"))
+    ignores = model.get("ignore_merges") is True
+    name = engine_name(
+        cut,
+        ignore_merges=ignores,
+        has_bos=hints.has_bos,
+        cleans_spaces=hints.cleans_spaces,
+        model_type=hints.model_type,
+    )
+    warnings = []
+    if name.ignore_merges != ignores and (stray := _unmerged(tokens, merges, added_tokens(document))):
+        warnings.append(
+            f"{len(stray)} tokens such as {shorten(repr(stray[0]), 40)} are no product of merges: the engine's "
+            f"{name.pre!r} {'takes' if name.ignore_merges else 'never takes'} them for whole words, the tokenizer "
+            f"{'does not' if name.ignore_merges else 'does'}"
+        )
+    mends = Mends(
+        normalizer=_unicode_form(document.get("normalizer")), space_prefix="missing" if cut.prefixes_space else ""
+    )
+    types = [int(TokenType.NORMAL)] * len(tokens)
+    return Draft(FILE, "gpt2", name.pre, tokens, types, merges=merges, mends=mends, warnings=tuple(warnings))
+
+
+def _unmerged(tokens: Sequence[str | None], merges: Sequence[str], added: Sequence[AddedToken]) -> list[str]:
+    """Tokens of several characters that no merge makes."""
+    made = {merge.replace(" ", "", 1) for merge in merges}
+    apart = {token.text for token in added}
+    return [text for text in tokens if text and len(text) > 1 and text not in made and text not in apart]
+
+
+def _unicode_form(normalizer: Any) -> str:
+    """The Unicode form that a byte-level tokenizer brings text to; empty for none. Raises Unsupported for anything else."""
+    form = ""
+    for part in components(normalizer, "normalizers"):
+        kind = str(part.get("type"))
+        if kind in ("NFC", "NFD", "NFKC", "NFKD"):
+            form = kind
+        elif kind != "ByteLevel":
+            raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for this kind of tokenizer")
+    return form
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """How a SentencePiece-style tokenizer turns spaces into visible ones and where it adds one in front."""
+
+    prefix: str
+    """`` (never), `always`, `missing` (unless one is there), `first` (at the very start, unless one is there)."""
+    splits: bool = False
+    """Whether words are cut at spaces, so that no token spans two."""
+    form: str = ""
+
+
+def read_spacing(document: Mapping[str, Any]) -> Spacing:
+    """The spacing that normalizer and pre-tokenizer describe together. Raises Unsupported for other steps."""
+    prefix, splits, visible, form = "", False, False, ""
+    for part in components(document.get("normalizer"), "normalizers"):
+        kind = part.get("type")
+        if kind == "Prepend" and part.get("prepend") == SPACE:
+            prefix = "always"
+        elif kind == "Replace" and part.get("pattern") == {"String": " "} and part.get("content") == SPACE:
+            visible = True
+        elif kind in ("NFC", "NFKC"):
+            form = str(kind)
+        else:
+            raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for this kind of tokenizer")
+    for part in components(document.get("pre_tokenizer"), "pretokenizers"):
+        kind = part.get("type")
+        if kind == "Metaspace" and part.get("replacement", SPACE) == SPACE:
+            visible = True
+            splits = part.get("split", True) is True
+            prefix = _metaspace_prefix(part)
+        elif not (kind == "Split" and part.get("pattern") == {"String": " "} and visible):  # finds no space any more
+            raise Unsupported(f"{FILE}: the engine has no {kind!r} pre-tokenizer for this kind of tokenizer")
+    if not visible:
+        raise Unsupported(
+            f"{FILE} is a BPE tokenizer neither over bytes nor with visible spaces", "the engine knows only these two"
+        )
+    return Spacing(prefix, splits, form)
+
+
+def _metaspace_prefix(part: Mapping[str, Any]) -> str:
+    scheme = part.get("prepend_scheme") or ("always" if part.get("add_prefix_space", True) else "never")
+    schemes = {"always": "missing", "first": "first", "never": ""}
+    if scheme not in schemes:
+        raise CorruptFile(f"{FILE}: unknown prepend_scheme {scheme!r}", _AGAIN)
+    return schemes[scheme]
+
+
+def _sentencepiece_style(
+    document: Mapping[str, Any],
+    model: Mapping[str, Any],
+    tokens: list[str | None],
+    merges: tuple[str, ...],
+    hints: Hints,
+) -> Draft:
+    spacing = read_spacing(document)
+    require_bytes(tokens, FILE)
+    warnings = []
+    if spacing.splits and any(SPACE in merge.replace(" ", "", 1)[1:] for merge in merges):
+        warnings.append("the tokenizer merges only within words, the engine also across spaces")
+    merging: dict[str, Any] = {"model": "llama", "pre": "default", "scores": merge_scores(tokens, merges)}
+    if hints.model_type.startswith("gemma4") and not spacing.prefix:
+        merging = {"model": "gemma4", "pre": "gemma4", "merges": merges, "scores": [0.0] * len(tokens)}
+    return Draft(
+        file=FILE,
+        tokens=tokens,
+        types=byte_types(tokens),
+        unknown=_unknown(model, tokens),
+        # "first" is written as "never": chats come out right in every program, and ours adds the one space in front.
+        add_space_prefix=spacing.prefix in ("always", "missing"),
+        mends=Mends(normalizer=spacing.form, space_prefix=spacing.prefix if spacing.prefix != "always" else ""),
+        warnings=tuple(warnings),
+        **merging,
+    )
+
+
+def require_bytes(tokens: Sequence[str | None], file: str) -> None:
+    """Raises Unsupported if a byte has no token: the engine would abort on a character that is not in the vocabulary."""
+    if missing := missing_bytes(tokens):
+        raise Unsupported(
+            f"{file}: {missing} of the 256 byte tokens <0x00> to <0xFF> are missing",
+            "the engine cannot run a SentencePiece BPE vocabulary without byte fallback",
+        )
+
+
+def merge_scores(tokens: Sequence[str | None], merges: Sequence[str]) -> list[float]:
+    """A score for each token so that the engine, which merges the best-scored token first, merges as the ranks say.
+
+    Minus the rank of the first merge that makes the token; tokens that no merge makes come last of all.
+    """
+    ranks: dict[str, int] = {}
+    for rank, merge in enumerate(merges):
+        ranks.setdefault(merge.replace(" ", "", 1), rank)
+    last = len(merges)
+    return [-float(ranks.get(text, last)) if text is not None else -float(last) for text in tokens]
+
+
+def _unknown(model: Mapping[str, Any], tokens: Sequence[str | None]) -> int | None:
+    text = model.get("unk_token")
+    return tokens.index(text) if isinstance(text, str) and text in tokens else None
+
+
+# --- WordPiece and unigram
+
+
+def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
+    if model.get("continuing_subword_prefix", "##") != "##":
+        raise Unsupported(f"{FILE}: the engine knows only '##' in front of word endings")
+    lowercase: bool | None = None
+    accents: bool | None = None
+    for part in components(document.get("normalizer"), "normalizers"):
+        if part.get("type") == "BertNormalizer":
+            lowercase = part.get("lowercase", True) is True
+            accents = part.get("strip_accents")
+        elif part.get("type") == "Lowercase":
+            lowercase = True
+        elif part.get("type") == "StripAccents":
+            accents = True
+    tokens = tokens_by_id(model.get("vocab"), FILE, rows)
+    return Draft(
+        file=FILE,
+        model="bert",
+        pre="default",
+        tokens=tokens,
+        types=[int(TokenType.NORMAL)] * len(tokens),
+        unknown=_unknown(model, tokens),
+        lowercase=bool(lowercase),
+        strip_accents=accents if isinstance(accents, bool) else None,
+        phantom_spaces=True,
+    )
+
+
+def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
+    tokens, scores = _scored_pieces(model.get("vocab"), rows)
+    charsmap: bytes | None = None
+    extra_spaces = False
+    for part in components(document.get("normalizer"), "normalizers"):
+        kind, pattern = part.get("type"), part.get("pattern")
+        if kind == "Precompiled":
+            charsmap = _charsmap(part.get("precompiled_charsmap"))
+        elif kind == "Replace" and pattern == {"Regex": " {2,}"}:
+            extra_spaces = True
+    prefix = "missing"
+    for part in components(document.get("pre_tokenizer"), "pretokenizers"):
+        if part.get("type") == "Metaspace":
+            prefix = _metaspace_prefix(part)
+        elif part.get("type") == "WhitespaceSplit":
+            extra_spaces = True
+        else:
+            raise Unsupported(f"{FILE}: the engine has no {part.get('type')!r} pre-tokenizer for unigram models")
+    unknown = model.get("unk_id")
+    if type(unknown) is not int or not 0 <= unknown < len(tokens):
+        raise Unsupported(f"{FILE}: a unigram tokenizer without an unknown token")
+    types = byte_types(tokens) if model.get("byte_fallback") is True else [int(TokenType.NORMAL)] * len(tokens)
+    types[unknown] = int(TokenType.UNKNOWN)
+    return Draft(
+        file=FILE,
+        model="t5",
+        pre="default",
+        tokens=tokens,
+        types=types,
+        scores=scores,
+        unknown=unknown,
+        add_space_prefix=bool(prefix),
+        remove_extra_whitespaces=extra_spaces,
+        precompiled_charsmap=charsmap,
+    )
+
+
+def _scored_pieces(vocab: Any, rows: int) -> tuple[list[str | None], list[float]]:
+    if not isinstance(vocab, list) or not vocab:
+        raise CorruptFile(f"{FILE} has no vocabulary", _AGAIN)
+    scores: list[float] = []
+    texts: dict[str, int] = {}
+    for place, entry in enumerate(vocab):
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise CorruptFile(f"{FILE}: piece {place} is not a text and a score", _AGAIN)
+        if type(entry[1]) not in (int, float) or not abs(entry[1]) < 1e30:
+            raise CorruptFile(f"{FILE}: the score of piece {place} is not a number", _AGAIN)
+        if entry[0] in texts:
+            raise CorruptFile(f"{FILE}: piece {shorten(repr(entry[0]), 40)} stands there twice", _AGAIN)
+        texts[entry[0]] = place
+        scores.append(float(entry[1]))
+    return tokens_by_id(texts, FILE, rows), scores
+
+
+def _charsmap(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return check_charsmap(base64.b64decode(value, validate=True), FILE)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise CorruptFile(f"{FILE}: the compiled normalizer is damaged", _AGAIN) from error
+
+
+def check_charsmap(data: bytes, file: str) -> bytes | None:
+    """SentencePiece's compiled normalizer: a length in 4 bytes, a table of that length, then texts. None if empty.
+
+    Raises CorruptFile where the engine would read outside of it.
+    """
+    if not data:
+        return None
+    table = int.from_bytes(data[:4], "little")
+    if len(data) < 5 or table % 4 or 4 + table >= len(data) or data[-1]:
+        raise CorruptFile(f"{file}: the compiled normalizer is damaged", _AGAIN)
+    return data
