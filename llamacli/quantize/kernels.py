@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -20,6 +20,8 @@ from llamacli.quantize.ggml import GgmlRows, ggml_rows
 
 Rows: TypeAlias = "NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]"
 """(rows, columns), C-contiguous: float32, float16, or uint16 that holds the bit patterns of bf16."""
+
+KernelName: TypeAlias = Literal["auto", "fast", "ggml"]
 
 WEIGHTS_AT_ONCE = 1 << 16
 """How many weights ggml's kernel widens to float32 at a time: 256 KiB, which stays in the processor's cache."""
@@ -55,6 +57,12 @@ class Kernel(Protocol):
         Raises EngineError when the arguments do not fit together or the type is not supported, CorruptFile when a
         weight is too large for F16.
         """
+
+    def needs_compile(self, types: Iterable[TensorType]) -> bool:
+        """Whether the first use of these types will take seconds to compile."""
+
+    def prepare(self, types: Iterable[TensorType]) -> None:
+        """Compile or load what these types need, so that no block waits for it later."""
 
 
 class GgmlKernel:
@@ -92,6 +100,13 @@ class GgmlKernel:
         if type.name == "F16":
             _refuse_overflow(target)
 
+    def needs_compile(self, types: Iterable[TensorType]) -> bool:
+        """Nothing is compiled here."""
+        return False
+
+    def prepare(self, types: Iterable[TensorType]) -> None:
+        """The library is open already."""
+
     def _float32(self, rows: Rows) -> int:
         """Address of the rows as float32: their own, or this thread's buffer after widening."""
         if rows.dtype == np.float32:
@@ -105,21 +120,64 @@ class GgmlKernel:
         return address(buffer)
 
 
+class FastThenGgml:
+    """Ours for the types it knows, ggml's for the rest."""
+
+    name = "fast"
+
+    def __init__(self, fast: Kernel, ggml: Kernel) -> None:
+        self._fast = fast
+        self._ggml = ggml
+
+    def chosen(self, type: TensorType, *, weighted: bool) -> Kernel:  # noqa: A002
+        """The kernel that will quantize this type."""
+        return self._fast if self._fast.supports(type, weighted=weighted) else self._ggml
+
+    def supports(self, type: TensorType, *, weighted: bool) -> bool:  # noqa: A002
+        """Whatever either supports."""
+        return self._fast.supports(type, weighted=weighted) or self._ggml.supports(type, weighted=weighted)
+
+    def quantize(
+        self,
+        type: TensorType,  # noqa: A002
+        rows: Rows,
+        out: memoryview | NDArray[np.uint8],
+        importance: NDArray[np.float32] | None = None,
+    ) -> None:
+        """See `Kernel.quantize`."""
+        self.chosen(type, weighted=importance is not None).quantize(type, rows, out, importance)
+
+    def needs_compile(self, types: Iterable[TensorType]) -> bool:
+        """Whether one of ours must be compiled first."""
+        return self._fast.needs_compile(types)
+
+    def prepare(self, types: Iterable[TensorType]) -> None:
+        """Compile or load ours."""
+        self._fast.prepare(types)
+
+
 @functools.cache
 def ggml_kernel() -> Kernel:
     """The engine's own quantizers. Raises EngineError when the bindings cannot be loaded."""
     return GgmlKernel()
 
 
-def kernel_named(name: Literal["auto", "fast", "ggml"]) -> Kernel:
+def kernel_named(name: KernelName) -> Kernel:
     """The kernel that `--kernel NAME` asks for.
 
-    `auto` is ours for the types it knows where numba is installed, and ggml's for the rest. `fast` insists on ours for
-    those types and raises UsageError without numba; types that it does not know still go to ggml's.
+    `ggml` is byte for byte llama-quantize. `fast` is ours for the types that it knows, ggml's for the rest; it raises
+    UsageError when numba is missing or does not work here. `auto` is `fast` where that works and `ggml` elsewhere.
     """
-    if name == "fast":
-        raise UsageError("--kernel fast needs numba", "Install it with `pip install numba`, or use --kernel ggml.")
-    return ggml_kernel()
+    if name == "ggml":
+        return ggml_kernel()
+    try:
+        from llamacli.quantize.fast.kernel import FastKernel
+    except ImportError as error:  # numba is absent, or refuses this numpy or this Python
+        if name == "auto":
+            return ggml_kernel()
+        hint = "Install it with `pip install --upgrade numba`, or use --kernel ggml."
+        raise UsageError(f"--kernel fast needs numba: {error}", hint) from error
+    return FastThenGgml(FastKernel(), ggml_kernel())
 
 
 def first_nonfinite(rows: Rows) -> int | None:
@@ -130,12 +188,12 @@ def first_nonfinite(rows: Rows) -> int | None:
     bits: NDArray[Any] = rows.reshape(-1)
     if bits.dtype != np.uint16:
         bits = bits.view(np.uint32 if bits.dtype == np.float32 else np.uint16)
-    mask = bits.dtype.type(_EXPONENT[rows.dtype.name])
+    exponent = bits.dtype.type(_EXPONENT[rows.dtype.name])
+    without_sign = bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
     for start in range(0, bits.size, WEIGHTS_AT_ONCE):
-        part = bits[start : start + WEIGHTS_AT_ONCE]
-        bad = (part & mask) == mask
-        if bad.any():
-            return start + int(bad.argmax())
+        magnitudes = bits[start : start + WEIGHTS_AT_ONCE] & without_sign
+        if magnitudes.max() >= exponent:
+            return start + int((magnitudes >= exponent).argmax())
     return None
 
 
