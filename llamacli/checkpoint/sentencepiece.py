@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamacli.checkpoint.draft import Draft, Wrapping, check_room
-from llamacli.checkpoint.tokenizer_json import check_charsmap, require_bytes
+from llamacli.checkpoint.tokenizer_json import byte_warnings, check_charsmap
 from llamacli.checkpoint.vocabulary import Mends, TokenType
 from llamacli.errors import CorruptFile, Unsupported
 
@@ -57,8 +57,8 @@ def read_sentencepiece(data: bytes, rows: int) -> Draft:
 
 
 def _bpe(pieces: Pieces) -> Draft:
-    require_bytes(pieces.texts, FILE)
-    warnings = []
+
+    warnings = byte_warnings(pieces.texts)
     if pieces.removes_extra_spaces:
         warnings.append(f"{FILE} merges runs of spaces into one, the engine does not")
     return Draft(

@@ -260,8 +260,7 @@ def _sentencepiece_style(
     hints: Hints,
 ) -> Draft:
     spacing = read_spacing(document)
-    require_bytes(tokens, FILE)
-    warnings = []
+    warnings = byte_warnings(tokens)
     if spacing.splits and any(SPACE in merge.replace(" ", "", 1)[1:] for merge in merges):
         warnings.append("the tokenizer merges only within words, the engine also across spaces")
     merging: dict[str, Any] = {"model": "llama", "pre": "default", "scores": merge_scores(tokens, merges)}
@@ -280,13 +279,14 @@ def _sentencepiece_style(
     )
 
 
-def require_bytes(tokens: Sequence[str | None], file: str) -> None:
-    """Raises Unsupported if a byte has no token: the engine would abort on a character that is not in the vocabulary."""
+def byte_warnings(tokens: Sequence[str | None]) -> list[str]:
+    """What to say of a vocabulary without byte fallback: the engine, left alone, aborts on a character it lacks."""
     if missing := missing_bytes(tokens):
-        raise Unsupported(
-            f"{file}: {missing} of the 256 byte tokens <0x00> to <0xFF> are missing",
-            "the engine cannot run a SentencePiece BPE vocabulary without byte fallback",
-        )
+        return [
+            f"the vocabulary lacks {missing} of the 256 byte tokens: characters it does not know are read as unknown "
+            "here, and end llama.cpp's own programs"
+        ]
+    return []
 
 
 def merge_scores(tokens: Sequence[str | None], merges: Sequence[str]) -> list[float]:

@@ -175,6 +175,11 @@ DECODER_KEYS = (
 )  # fmt: skip
 """The keys that every decoder writes when its configuration has them."""
 
+HEAD_WIDTHS = (
+    Key("attention.key_length", lambda config: u32(config.head_dim)),
+    Key("attention.value_length", lambda config: u32(config.head_dim)),
+)
+"""For families whose configuration always has a head width, written or not."""
 VOCAB_SIZE = Key("vocab_size", count("vocab_size"))
 ROPE_DIMENSIONS = Key("rope.dimension_count", lambda config: u32(config.head_dim))
 
@@ -214,6 +219,6 @@ DECODER_TENSORS = (EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *GATED_FFN)
 """A plain pre-norm decoder with a gated feed-forward network."""
 
 __all__ = [
-    "ATTENTION", "CONTEXT_NAMES", "DECODER_KEYS", "DECODER_TENSORS", "EMBEDDING", "GATED_FFN", "OUTPUT", "OUTPUT_NORM",
+    "ATTENTION", "CONTEXT_NAMES", "DECODER_KEYS", "DECODER_TENSORS", "EMBEDDING", "GATED_FFN", "HEAD_WIDTHS", "OUTPUT", "OUTPUT_NORM",
     "ROPE_DIMENSIONS", "ROPE_KEYS", "VOCAB_SIZE", "always", "count", "flag", "i32", "llama3_rope_factors", "real",
 ]  # fmt: skip

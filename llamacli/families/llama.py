@@ -6,6 +6,7 @@ from llamacli.families.base import Family, Rule
 from llamacli.families.decoder import (
     DECODER_KEYS,
     DECODER_TENSORS,
+    HEAD_WIDTHS,
     ROPE_DIMENSIONS,
     VOCAB_SIZE,
     llama3_rope_factors,
@@ -21,7 +22,7 @@ LLAMA = Family(
     name="llama",
     title="Llama 1-3.3, Mistral, SmolLM 2, Yi",
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "IQuestCoderForCausalLM"),
-    keys=(*DECODER_KEYS, VOCAB_SIZE, ROPE_DIMENSIONS),
+    keys=(*DECODER_KEYS, *HEAD_WIDTHS, VOCAB_SIZE, ROPE_DIMENSIONS),
     rules=INTERLEAVED_QK,
     expected=DECODER_TENSORS,
     extra=llama3_rope_factors,
