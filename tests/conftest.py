@@ -33,6 +33,38 @@ class Result:
         return json.loads(self.out)
 
 
+MODELS = {
+    "tinystories-chat-2m": ROOT / "demo" / "tinystories-chat-2m",
+    **{
+        name: ROOT / "tests" / "data" / "models" / name
+        for name in ("tinystories-656k-bf16", "tinystories-656k-wide256", "stories260K-hf")
+    },
+}
+"""Real trained checkpoints that ship with the project."""
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A checkpoint as a GGUF made by our own converter, once per session: `converted("stories260K-hf", "F32")`."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    def convert(name: str, kind: str = "F32") -> Path:
+        from llamacli.quantize.kernels import kernel_named
+        from llamacli.quantize.model import open_model
+        from llamacli.quantize.plan import PlanOptions, make_plan
+        from llamacli.quantize.recipes import recipe_named
+        from llamacli.quantize.run import Output, quantize
+
+        path = folder / f"{name}-{kind}.gguf"
+        if not path.exists():
+            model = open_model(MODELS[name])
+            plan = make_plan(model, recipe_named(kind), PlanOptions())
+            quantize(model, [Output(plan, path)], kernel_named("ggml"), threads=1)
+        return path
+
+    return convert
+
+
 @pytest.fixture
 def context(tmp_path: Path) -> Callable[..., Context]:
     """A Context of its own: empty home, no terminal, no network."""
