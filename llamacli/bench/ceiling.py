@@ -73,11 +73,11 @@ class _Work:
 
 
 def memory_speed(threads: int, available: int) -> float:
-    """Bytes per second that `threads` threads together read at best, in well under a second; 0 if there is no room to try.
+    """Bytes per second that `threads` threads together read at best; 0 if there is no room to try. Takes half a second.
 
     Each thread compares two regions of equal content with the C library's memcmp, which reads both, writes nothing and
-    is vectorised everywhere. Together the regions are far larger than the caches, but no more than 512 MiB nor an eighth
-    of the `available` bytes.
+    is vectorised everywhere. Together the regions are larger than the caches, but no more than 512 MiB nor an eighth of
+    the `available` bytes.
     """
     total = min(MOST_BYTES, available // 8)
     if total < LEAST_BYTES:

@@ -1,4 +1,4 @@
-"""Records as text: llama-bench's Markdown, CSV, JSON, JSON lines and SQL, so that its users can paste ours beside theirs.
+"""Records as text: llama-bench's Markdown, CSV, JSON, JSON lines and SQL, to be pasted beside its own.
 
 CSV and JSON carry our own fields after llama-bench's; Markdown and SQL are exactly its own.
 """
