@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,9 +38,15 @@ class Engine(Protocol):
     def tokens(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
         """Token ids of a prompt. Control tokens are recognised in control spans only."""
 
-    def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+    def control_tokens(self, names: Iterable[str]) -> frozenset[int]:
+        """Ids of those control tokens of the vocabulary that are spelled by one of `names`."""
+
+    def generate(
+        self, tokens: Sequence[int], sampling: Sampling, *, visible: Container[int] = frozenset()
+    ) -> Iterator[Piece]:
         """Evaluate what of `tokens` is not yet in the KV cache, then yield the answer piece by piece.
 
+        Control tokens have no text unless they are in `visible`.
         Raises ContextOverflow before anything is evaluated, EngineError when decoding fails.
         """
 

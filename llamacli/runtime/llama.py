@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
 from llamacli.runtime.text import StopStrings, Utf8Stream
-from llamacli.runtime.vocab import END, Vocab, as_text
+from llamacli.runtime.vocab import END, Vocab, as_text, control_names
 
 OnLoading = Callable[[float], None]
 """Told how much of the model is loaded, from 0 to 1."""
@@ -123,6 +123,15 @@ class LlamaEngine:
     def tokens(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
         """Token ids of a prompt. Control tokens are recognised in control spans only."""
         return self.vocab.tokens(prompt, add_special=add_special)
+
+    def control_tokens(self, names: Iterable[str]) -> frozenset[int]:
+        """Ids of those control tokens of the vocabulary that are spelled by one of `names`."""
+        found = (self.vocab.encode(name, parse_special=True) for name in names)
+        return frozenset(ids[0] for ids in found if len(ids) == 1 and self.vocab.is_control(ids[0]))
+
+    def control_names(self) -> list[str]:
+        """The texts of all control tokens."""
+        return control_names(self.gguf)
 
     # -- generation --------------------------------------------------------------------------------------------
 

@@ -6,10 +6,14 @@ import ctypes
 from typing import Any, Final
 
 from llamacli.errors import EngineError
+from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.messages import Prompt
 
 # Attributes of a token, as `llama_token_attr` numbers them.
 UNKNOWN, CONTROL, LSTRIP, RSTRIP = 1 << 0, 1 << 3, 1 << 7, 1 << 8
+
+_CONTROL_TYPES = (2, 3)
+"""How `tokenizer.ggml.token_type` calls the unknown token and control tokens."""
 
 END: Final = None
 """Stands in the table of pieces for a token that ends the answer."""
@@ -168,3 +172,11 @@ def as_text(data: bytes) -> str | bytes:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data
+
+
+def control_names(gguf: GGUF) -> list[str]:
+    """The texts of a model's control tokens, from its metadata."""
+    texts = gguf.get("tokenizer.ggml.tokens", ())
+    types = gguf.get("tokenizer.ggml.token_type", ())
+    pairs = zip(texts, types, strict=False)
+    return [text for text, kind in pairs if kind in _CONTROL_TYPES and isinstance(text, str) and text]
