@@ -108,9 +108,15 @@ def _special(gguf: GGUF, name: str, default: int | None, count: int) -> int | No
 
 
 def _check_bytes(gguf: GGUF, kind: str, texts: set[bytes]) -> None:
-    """SentencePiece falls back on bytes for what it does not know; the engine throws where one is missing."""
+    """SentencePiece falls back on bytes for what it does not know; the engine throws where one is missing.
+
+    A vocabulary without any byte token is a small one that has no such fallback: the runtime keeps what it does not
+    know from the engine.
+    """
     if kind == "gemma4":
         return  # skips what it does not know
+    if not any(b"<0x%02X>" % byte in texts for byte in _UTF8_BYTES):
+        return
     for byte in _UTF8_BYTES:
         if b"<0x%02X>" % byte not in texts and bytes([byte]) not in texts:
             raise _fault(gguf, f"its vocabulary has no token <0x{byte:02X}>")

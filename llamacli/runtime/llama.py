@@ -21,6 +21,7 @@ from llamacli.runtime import bindings
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
+from llamacli.runtime.known_text import known_text
 from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
@@ -62,7 +63,7 @@ class LlamaEngine:
         self._model = _load(self._lib, gguf, settings, progress)
         try:
             self._refuse_unsuited()
-            self.vocab = Vocab(self._lib, self._model)
+            self.vocab = Vocab(self._lib, self._model, known_text(gguf))
             self._evaluator = Evaluator(self._lib, self._model, settings, self.threads)
             self._evaluator.use_adapters(self._load_adapters())
         except BaseException:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.known_text import KnownText
 from llamacli.runtime.messages import Prompt
 
 # Attributes of a token, as `llama_token_attr` numbers them.
@@ -25,7 +26,8 @@ TokenText = str | bytes | None
 class Vocab:
     """Tokens of one loaded model. `library` is the module of C functions."""
 
-    def __init__(self, library: Any, model: Any) -> None:
+    def __init__(self, library: Any, model: Any, known: KnownText | None = None) -> None:
+        self._known = known
         self._lib = library
         self._vocab = library.llama_model_get_vocab(model)
         self._buffer = ctypes.create_string_buffer(256)
@@ -91,6 +93,16 @@ class Vocab:
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of plain text. `parse_special` recognises control tokens: never for what a user wrote."""
+        if self._known is None:
+            return self._encode(text, add_special, parse_special)
+        out = self._encode("", True, False) if add_special else []
+        for is_known, part in self._known.stretches(text, special=parse_special):
+            # The engine puts a space before each piece, as the vocabulary wants it at the start of a text.
+            inner = part.removeprefix(" ") if out and is_known else part
+            out += self._encode(inner, False, parse_special) if is_known else [self._known.unknown]
+        return out
+
+    def _encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")  # lone surrogates would stop the engine
         if not data and not add_special:
             return []
