@@ -1,0 +1,147 @@
+"""`llamacli chat`: a conversation on this terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from llamacli.cli.context import Context
+from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
+from llamacli.cli.options import ModelArg
+from llamacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llamacli.cli.screen.model import ChatModel
+    from llamacli.cli.screen.reader import Reader
+    from llamacli.cli.screen.talk import Talk
+    from llamacli.library.chats import Chats, Journal
+
+EXTRA_OPTIONS = (add_engine_options,)
+
+_SHOWN_ON_RESUME = 12
+
+
+def chat_command(
+    context: typer.Context,
+    model: ModelArg = None,
+    named: str = typer.Option("", "-m", "--model", "-hf", metavar="MODEL", help="The same as MODEL."),
+    continued: bool = typer.Option(False, "-C", "--continue", help="Go on with the last conversation."),
+    resume: str = typer.Option("", "--resume", metavar="ID|TITLE", help="Go on with another one."),
+    new: str = typer.Option("", "--new", metavar="TITLE", help="Begin a conversation with a title."),
+    system: str = typer.Option("", "-sys", "--system", metavar="TEXT", help="The system prompt."),
+    system_file: Path | None = typer.Option(None, "-sysf", "--system-file", metavar="FILE", help="It from a file."),
+    files: list[str] = typer.Option([], "-f", "--file", metavar="FILE", help="Goes with the first message."),
+    template: str = typer.Option("", "--chat-template", metavar="FILE|NAME", help="Instead of the model's own."),
+    think: str = typer.Option("", "--think", metavar="on|off|auto|N", help="Whether the model thinks first."),
+    overflow: str = typer.Option("stop", "--overflow", metavar="stop|drop", help="What a full context does."),
+    no_save: bool = typer.Option(False, "--no-save", help="Keep nothing of this conversation."),
+    plain: bool = typer.Option(False, "--plain", help="Line by line, without colour; for screen readers."),
+) -> None:
+    """Talk to a model. Conversations are saved on this computer.
+
+    \b
+    llamacli chat ./model.gguf                   begin a conversation
+    llamacli chat -C                             go on where you left off
+    printf 'Hello\\n' | llamacli chat MODEL      one answer per line
+    """
+    from llamacli.cli.loading import load_model
+    from llamacli.cli.screen.look import look_of
+    from llamacli.cli.screen.model import ChatModel, thinking_of
+    from llamacli.cli.screen.talk import Talk
+    from llamacli.library.chats import Chats
+
+    here: Context = context.obj
+    if overflow not in ("stop", "drop"):
+        raise UsageError(f"--overflow {overflow}: stop or drop")
+    chats = Chats(here.data_dir / "chats")
+    journal = _saved(chats, continued, resume)
+    settings, thinking = engine_settings(context, here.env), thinking_of(think)
+
+    def open_model(name: str | None) -> ChatModel:
+        chosen = ChatModel(load_model(here, name, settings), template=template, thinking=thinking)
+        chosen.defaults = sampling(context, chosen.defaults)
+        return chosen
+
+    loaded = open_model(model or named or (journal.chat.model if journal else None))
+    look = look_of(here.console, plain=plain)
+    talk = Talk(
+        context=here,
+        look=look,
+        chats=chats,
+        journal=journal or chats.new(loaded.name, here.now(), title=new, save=not no_save),
+        model=loaded,
+        open_model=open_model,
+        sampling=loaded.defaults,
+        drop_oldest=overflow == "drop",
+        person=here.stdin.isatty(),
+    )
+    try:
+        _prepare(talk, no_save, _system_text(here, system, system_file), files)
+        talk.loop(_reader(talk, plain, keep_history=not no_save))
+    finally:
+        talk.model.close()
+
+
+def _saved(chats: Chats, continued: bool, resume: str) -> Journal | None:
+    """The conversation to go on with, or None to begin one. Raises NotFound."""
+    if resume:
+        return chats.find(resume)
+    return chats.last() if continued else None
+
+
+def _system_text(here: Context, text: str, file: Path | None) -> str:
+    from llamacli.cli.screen.attach import text_of
+
+    return text_of(here.cwd / file.expanduser()).strip() if file else text
+
+
+def _prepare(talk: Talk, no_save: bool, system: str, files: list[str]) -> None:
+    """Everything before the first message."""
+    from llamacli.cli.screen.attach import block, blocks_of
+
+    if no_save:
+        talk.journal.path = None
+    if system and system != talk.chat.system:
+        talk.set_system(system)
+    if talk.person and not talk.console.quiet:
+        talk.say(talk.headline())
+        talk.say('Type a message. """ for many lines, /help, Ctrl-D to leave.', dim=True)
+    if talk.model.base:
+        talk.console.warn("this model brings no chat template: it writes a dialogue on instead of answering")
+    if talk.chat.damaged:
+        talk.console.warn(f"{talk.chat.damaged} damaged lines of the saved conversation are left out")
+    if talk.path and talk.person:
+        _show_last(talk)
+    for pattern in files:
+        for name, text in blocks_of(talk.context.cwd, pattern):
+            talk.attach(name, block(name, text))
+
+
+def _show_last(talk: Talk) -> None:
+    """Where a resumed conversation stood: the last question and the end of its answer."""
+    from llamacli.cli.screen.sanitize import sanitize
+
+    path = talk.path
+    for node in path[-2:] if path[-1].role == "assistant" else path[-1:]:
+        lines = sanitize(node.text).splitlines()
+        mark = talk.look.pick("› ", "> ") if node.role == "user" else ""
+        shown = lines[:_SHOWN_ON_RESUME] if node.role == "user" else lines[-_SHOWN_ON_RESUME:]
+        talk.say(mark + "\n".join(shown), dim=True)
+    if path[-1].role == "user":
+        talk.say("(no answer was saved: /regen asks again, /undo takes it back)", dim=True)
+
+
+def _reader(talk: Talk, plain: bool, *, keep_history: bool) -> Reader:
+    """An editable prompt where the terminal can do it, else line by line."""
+    from llamacli.cli.screen.reader import LineReader
+
+    here = talk.context
+    if not talk.person or plain or not here.console.err_is_terminal:
+        return LineReader(here.stdin, here.console.err, talk.look.pick("› ", "> ") if talk.person else "")
+    from llamacli.cli.screen.prompt import PromptReader
+    from llamacli.cli.screen.slash.table import complete
+
+    history = here.data_dir / "chat_history" if keep_history else None
+    return PromptReader(here, talk.look, lambda before: complete(talk, before), history)

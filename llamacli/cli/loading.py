@@ -1,0 +1,37 @@
+"""Opening a model with a line that says how far it is, erased when it is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llamacli.cli.context import Context
+from llamacli.cli.models import model_path
+
+if TYPE_CHECKING:
+    from llamacli.runtime.engine import EngineSettings
+    from llamacli.runtime.llama import LlamaEngine
+
+
+def load_model(context: Context, name: str | None, settings: EngineSettings) -> LlamaEngine:
+    """The engine for the model that `name` means (None: the default model). Raises as `model_path` and the engine."""
+    from llamacli.runtime.llama import open_engine
+
+    path = model_path(context, name)
+    console = context.console
+    if console.quiet or not console.err_is_terminal:
+        return open_engine(path, settings)
+    shown = -1
+
+    def progress(fraction: float) -> None:
+        nonlocal shown
+        percent = int(100 * fraction)
+        if percent > shown:
+            shown = percent
+            console.err.write(f"\r\x1b[2Kloading {path.stem[:40]} {percent} %")
+            console.err.flush()
+
+    try:
+        return open_engine(path, settings, progress=progress)
+    finally:
+        console.err.write("\r\x1b[2K")
+        console.err.flush()

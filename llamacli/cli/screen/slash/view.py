@@ -1,0 +1,65 @@
+"""Looking at where the conversation stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llamacli.cli.screen.sanitize import sanitize
+from llamacli.cli.screen.slash.command import Slash
+from llamacli.cli.screen.status import meter_of, speed_of
+from llamacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llamacli.cli.screen.talk import Talk
+
+_HEAT = ((0.9, ""), (0.5, "32"), (0.2, "33"), (0.0, "31"))
+"""Style of a token from this probability on: certain, green, yellow, red."""
+
+
+def _stats(talk: Talk, argument: str) -> None:
+    answer = talk.last
+    if answer is None or answer.usage is None:
+        raise UsageError("there is no answer yet")
+    usage = answer.usage
+    fresh = usage.prompt - usage.cached
+    rate = f", {fresh / usage.prompt_seconds:,.0f} t/s" if usage.prompt_seconds > 0 and fresh else ""
+    talk.say(f"prompt    {usage.prompt} tokens, {usage.cached} already read, {usage.prompt_seconds:.2f} s{rate}")
+    talk.say(f"answer    {usage.completion} tokens, {usage.completion_seconds:.2f} s, {speed_of(answer) or 'no rate'}")
+    talk.say(f"first     {answer.first:.2f} s to the first token")
+    if answer.thoughts:
+        talk.say(f"thoughts  {answer.thoughts} tokens, {answer.thinking:.1f} s")
+    talk.say(f"ended     {answer.finish}")
+    talk.say(f"context   {talk.used:,} of {talk.model.size:,} tokens")
+
+
+def _ctx(talk: Talk, argument: str) -> None:
+    talk.say(f"{meter_of(talk.used, talk.model.size, talk.look)}: {talk.used:,} of {talk.model.size:,} tokens")
+    if talk.hidden:
+        talk.say(f"the model no longer sees the first {talk.hidden} messages")
+    oldest = next((node for node in talk.path[talk.hidden :] if node.role == "user"), None)
+    if oldest is not None:
+        then = "the oldest turn is dropped" if talk.drop_oldest else "you are asked; without a terminal it ends"
+        talk.say(f"when it is full, {then}; the oldest: {' '.join(oldest.text.split())[:60]}")
+
+
+def _heat(talk: Talk, argument: str) -> None:
+    tokens = talk.last.tokens if talk.last else []
+    if not tokens:
+        raise UsageError("the last answer has no probabilities", "they are known of answers made in this session")
+    if talk.look.styled:
+        colored = "".join(_colored(sanitize(text), probability) for text, probability in tokens)
+        talk.write(colored + "\n")
+    doubtful = sorted(tokens, key=lambda token: token[1])[:5]
+    talk.say("least likely: " + ", ".join(f"{text.strip()!r} {100 * share:.0f} %" for text, share in doubtful))
+
+
+def _colored(text: str, probability: float) -> str:
+    style = next(style for least, style in _HEAT if probability >= least)
+    return f"\x1b[{style}m{text}\x1b[0m" if style else text
+
+
+COMMANDS = (
+    Slash("stats", "", "Tokens and times of the last answer.", _stats),
+    Slash("ctx", "", "How full the context is, and what happens when it is.", _ctx, ("context",)),
+    Slash("heat", "", "The last answer, coloured by how likely each token was.", _heat),
+)
