@@ -5,7 +5,7 @@ The order of precedence is that of llama-quantize (`llama_tensor_get_type` in ll
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from llamacli.errors import UsageError
@@ -127,14 +127,24 @@ def needing_matrix(choices: Mapping[str, Choice], recipe: Recipe) -> list[str]:
     return [name for name, choice in choices.items() if choice.type in types and not choice.kept and name not in exempt]
 
 
-def require_matrix(choices: Mapping[str, Choice], recipe: Recipe, has_imatrix: bool = False) -> None:
-    """Raise UsageError if tensors would be garbage without an importance matrix and there is none."""
-    if has_imatrix:
-        return
+def require_matrix(
+    choices: Mapping[str, Choice], recipe: Recipe, has_imatrix: bool = False, *, known: Container[str] | None = None
+) -> None:
+    """Raise UsageError if tensors would be garbage because there is no importance matrix, or it says nothing of them.
+
+    `known` are the tensors that the matrix knows; None for all of them.
+    """
     names = needing_matrix(choices, recipe)
-    if names:
-        raise UsageError(
-            f"{recipe.name} needs an importance matrix: {names[0]} and {len(names) - 1} more tensors would be garbage "
-            f"as {choices[names[0]].type} without one",
-            "give one with --imatrix FILE, or choose a type that does without: Q2_K, Q3_K_S, IQ3_S, Q4_K_M",
-        )
+    if has_imatrix:
+        names = [name for name in names if known is not None and name not in known]
+    if not names:
+        return
+    type_ = choices[names[0]].type
+    more = f" and {len(names) - 1} more tensors" if len(names) > 1 else ""
+    what = "the importance matrix says nothing of" if has_imatrix else f"{recipe.name} needs an importance matrix:"
+    raise UsageError(
+        f"{what} {names[0]}{more}, which would be garbage as {type_} without one",
+        "choose a type that does without: Q2_K, Q3_K_S, IQ3_S, Q4_K_M"
+        if has_imatrix
+        else "give one with --imatrix FILE, or choose a type that does without: Q2_K, Q3_K_S, IQ3_S, Q4_K_M",
+    )
