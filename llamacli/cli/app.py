@@ -31,6 +31,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("rm", "Remove a model."),
     ("verify", "Is a model file whole and safe?"),
     ("merge", "Join a split GGUF into one file."),
+    ("fit", "Does a model fit this machine, and with how long a context?"),
     ("doctor", "What this machine has and what the engine was built for."),
     ("help", "Exit codes, environment and other topics."),
 )

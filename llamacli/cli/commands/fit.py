@@ -1,0 +1,129 @@
+"""`llamacli fit MODEL`: what the engine would allocate, and whether this machine has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from llamacli.cli.context import Context
+from llamacli.cli.models import model_path
+from llamacli.cli.options import ModelArg
+from llamacli.cli.sizes import human_size
+from llamacli.errors import DoesNotFit
+
+if TYPE_CHECKING:
+    from llamacli.formats.gguf_reader import GGUF
+    from llamacli.runtime.fit import Need
+
+USUAL_CONTEXT = 8192
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer. `available` is free main memory, `device` free memory of all GPUs that the engine can use, in bytes.
+
+    `largest` is the longest context that fits; `layers` how many of `all_layers` fit the GPUs.
+    """
+
+    need: Need
+    available: int
+    device: int
+    fits: bool
+    largest: int
+    layers: int
+    all_layers: int
+
+
+def fit_command(
+    context: typer.Context,
+    model: ModelArg = None,
+    ctx_size: int = typer.Option(
+        0, "-c", "--ctx", "--ctx-size", min=0, metavar="N", help="Tokens of context [8192, or what the model knows]."
+    ),
+    cache_type_k: str = typer.Option("f16", "-ctk", "--cache-type-k", metavar="TYPE", help="Type of the K cache."),
+    cache_type_v: str = typer.Option("f16", "-ctv", "--cache-type-v", metavar="TYPE", help="Type of the V cache."),
+) -> None:
+    """Say whether a model fits this machine's memory: exit 0 if it does, 6 if not.
+
+    \b
+    llamacli fit MODEL
+    llamacli fit MODEL --ctx 32768
+    llamacli fit MODEL --ctx 32768 -ctk q8_0 -ctv q8_0 --json
+    """
+    from llamacli.bench.cases import cache_types
+    from llamacli.formats.gguf_check import check_safe
+    from llamacli.formats.gguf_reader import read_gguf
+
+    here: Context = context.obj
+    types = (*cache_types("-ctk", cache_type_k)[:1], *cache_types("-ctv", cache_type_v)[:1])
+    gguf = read_gguf(model_path(here, model))
+    check_safe(gguf)
+    trained = int(gguf.get("{arch}.context_length", 0) or 0)
+    wanted = ctx_size or min(USUAL_CONTEXT, trained or USUAL_CONTEXT)
+    verdict = _verdict(gguf, wanted, trained, *types)
+    _show(here, gguf, verdict)
+    if not verdict.fits:
+        raise DoesNotFit(
+            f"{gguf.path.name} needs {human_size(verdict.need.total)} with {verdict.need.context} tokens of context, "
+            f"and {human_size(max(verdict.available, verdict.device))} are free",
+            _advice(verdict),
+        )
+
+
+def _verdict(gguf: GGUF, context: int, trained: int, type_k: str, type_v: str) -> Verdict:
+    from llamacli.runtime.backends import engine_info
+    from llamacli.runtime.fit import fits, largest_context, layers_that_fit, memory_needed
+    from llamacli.runtime.memory import memory
+
+    need = memory_needed(gguf.path, context, type_k=type_k, type_v=type_v)
+    double = memory_needed(gguf.path, 2 * need.context, type_k=type_k, type_v=type_v)
+    available = memory().available
+    device = sum(gpu.memory_free for gpu in engine_info().gpus)
+    layers = int(gguf.get("{arch}.block_count", 0))
+    largest = largest_context(need, double, max(available, device))
+    return Verdict(
+        need=need,
+        available=available,
+        device=device,
+        fits=fits(need, available) or fits(need, device),
+        largest=min(largest, trained) if trained else largest,
+        layers=layers_that_fit(need, layers, device) if device else 0,
+        all_layers=layers + 1,
+    )
+
+
+def _show(here: Context, gguf: GGUF, verdict: Verdict) -> None:
+    need = verdict.need
+    data = {
+        "model": str(gguf.path),
+        "context": need.context,
+        "weights_bytes": need.weights,
+        "kv_bytes": need.cache,
+        "compute_bytes": need.compute,
+        "total_bytes": need.total,
+        "available_bytes": verdict.available,
+        "gpu_available_bytes": verdict.device,
+        "gpu_layers": verdict.layers,
+        "layers": verdict.all_layers,
+        "fits": verdict.fits,
+        "largest_context": verdict.largest,
+    }
+    rows = [
+        ("weights", human_size(need.weights)),
+        (f"KV cache of {need.context} tokens", human_size(need.cache)),
+        ("compute", human_size(need.compute)),
+        ("together", human_size(need.total)),
+        ("free memory", human_size(verdict.available)),
+        *([("free memory of GPUs", human_size(verdict.device))] if verdict.device else []),
+        *([("layers on GPUs", f"{verdict.layers} of {verdict.all_layers}")] if verdict.device else []),
+        ("fits", "yes" if verdict.fits else "no"),
+        ("longest context", f"{verdict.largest} tokens" if verdict.largest else "none"),
+    ]
+    here.console.table(("memory", gguf.path.name), rows, data)
+
+
+def _advice(verdict: Verdict) -> str:
+    smaller = "take a smaller quantization, or -ctk q8_0 -ctv q8_0"
+    return f"with --ctx {verdict.largest} it fits" if verdict.largest else smaller
