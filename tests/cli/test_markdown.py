@@ -143,9 +143,10 @@ def test_every_cut_of_a_whole_answer_gives_the_same_picture() -> None:
         assert picture(render(ANSWER, [cut])) == whole
 
 
-def test_plain_text_is_shown_at_once() -> None:
+def test_plain_text_is_shown_word_by_word() -> None:
     markdown = Markdown(lambda: 80)
-    assert [markdown.feed(word) for word in ("Hello", " wor", "ld, ", "1 < 2")] == ["Hello", " wor", "ld, ", "1 < 2"]
+    assert [markdown.feed(word) for word in ("Hello", " wor", "ld, ", "1 < 2")] == ["", "Hello", " world,", " 1 <"]
+    assert markdown.flush() == " 2"
 
 
 def test_an_emphasis_that_never_closes_is_given_up() -> None:

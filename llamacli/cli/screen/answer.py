@@ -10,6 +10,7 @@ from llamacli.cli.console import Console
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.markdown import ERASE_LINE, Markdown
 from llamacli.cli.screen.sanitize import Sanitizer
+from llamacli.cli.screen.wrap import Wrap
 from llamacli.runtime.messages import Finish, Piece, Usage
 
 _REFRESH = 0.1
@@ -42,7 +43,7 @@ class LiveAnswer:
         self.console, self.look = console, look
         self.answer = Answer()
         self._sanitizer = Sanitizer()
-        self._markdown = Markdown(look.width) if look.styled else None
+        self._layout = Markdown(look.width) if look.styled else Wrap(look.width) if look.wrapped else None
         self._counted = 0.0
         self._at_line_start = True
 
@@ -80,14 +81,14 @@ class LiveAnswer:
     def _write(self, text: str) -> None:
         if self.look.live:
             text = self._sanitizer.feed(text)
-            if self._markdown:
-                text = self._markdown.feed(text)
+            if self._layout:
+                text = self._layout.feed(text)
         if text:
             self.console.write(text)
             self._at_line_start = text.endswith("\n")
 
     def _end(self) -> None:
-        rest = self._markdown.flush() if self._markdown else ""
+        rest = self._layout.flush() if self._layout else ""
         if rest:
             self._at_line_start = rest.endswith("\n")
         if not self._at_line_start:

@@ -18,11 +18,13 @@ class Look:
     """How the chat may draw.
 
     `live`: a person reads the answers on a terminal (else they go out as the bytes they are); `styled`: in colour;
-    `redraw`: a line of talk may be erased again; `unicode`: our own marks need not be ASCII.
+    `wrapped`: lines are broken between words; `redraw`: a line of talk may be erased again; `unicode`: our own marks
+    need not be ASCII.
     """
 
     live: bool
     styled: bool
+    wrapped: bool
     redraw: bool
     unicode: bool
     width: Callable[[], int]
@@ -42,6 +44,7 @@ def look_of(console: Console, *, plain: bool = False) -> Look:
     return Look(
         live=console.out_is_terminal,
         styled=console.colored(console.out) and console.out_is_terminal and not plain,
+        wrapped=console.out_is_terminal and redraw,
         redraw=redraw,
         unicode=speaks_utf8(console.env),
         width=lambda: width_of(console.err, console.env),

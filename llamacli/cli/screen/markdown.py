@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from llamacli.cli.screen.tables import is_table, render_table
+from llamacli.cli.screen.wrap import Wrap
 
 Block = Literal["text", "heading", "code", "fence", "table"]
 
@@ -35,11 +36,13 @@ def styled(text: str, code: str, around: str = "") -> str:
 class Markdown:
     """Turns a stream of Markdown into a stream of text for a terminal that understands colour (SGR).
 
-    `width` tells how many columns there are now; tables that would be wider are written out row by row.
+    `width` tells how many columns there are now: text is broken between words, tables that would be wider are written
+    out row by row, code is left as it is.
     """
 
     def __init__(self, width: Callable[[], int]) -> None:
         self._width = width
+        self._wrap = Wrap(width)
         self._held = ""  # of the current line: what has not been shown yet
         self._block: Block | None = None  # of the current line; None while open
         self._fence = ""  # the characters that opened the code block we are in
@@ -60,7 +63,7 @@ class Markdown:
     def flush(self) -> str:
         """The end of the stream, also of one that was stopped: everything still held is shown."""
         out = self._end_line(newline="") if self._held or self._block else ""
-        return out + self._end_table()
+        return out + self._end_table() + self._wrap.flush()
 
     def _end_line(self, newline: str = "\n") -> str:
         """The rest of a line that is now whole."""
@@ -70,7 +73,8 @@ class Markdown:
             self._table.append(line)
             out = ERASE_LINE + styled(f"table, {len(self._table)} rows", DIM)
         else:
-            out = self._end_table() + self._whole(line, block) + newline
+            show = self._wrap.verbatim if block in ("code", "fence") else self._wrap.feed
+            out = self._end_table() + show(self._whole(line, block) + newline)
         self._held, self._block, self._before = "", None, "\n"
         return out
 
@@ -94,14 +98,14 @@ class Markdown:
         before = self._end_table()
         if self._block == "code":
             out, self._held = self._held, ""
-            return before + out
+            return before + self._wrap.verbatim(out)
         around = BOLD if self._block == "heading" else ""
         start = ""
         if around and self._before == "\n":
             self._held, start = self._heading_mark(self._held), f"\x1b[{BOLD}m"
             self._before = " "
         out, self._held = self._inline(self._held, whole=False, around=around)
-        return before + start + out
+        return before + self._wrap.feed(start + out)
 
     def _heading_mark(self, line: str) -> str:
         """A heading without its marks, if they are still there."""
@@ -131,7 +135,7 @@ class Markdown:
         if not lines:
             return ""
         if not is_table(lines):
-            return ERASE_LINE + "".join(self._apart(line) + "\n" for line in lines)
+            return ERASE_LINE + self._wrap.feed("".join(self._apart(line) + "\n" for line in lines))
         return ERASE_LINE + render_table(lines, self._width(), self._apart)
 
     def _apart(self, text: str) -> str:

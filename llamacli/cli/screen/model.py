@@ -61,7 +61,7 @@ class ChatModel:
     def describe(self) -> list[str]:
         """Name and size, for the first line of a chat."""
         name = self.engine.metadata.get("general.name") or self.engine.path.stem
-        return [name, self.engine.description, human_size(self.engine.model_bytes)]
+        return [name, self.engine.gguf.file_type_name, human_size(self.engine.model_bytes)]
 
     def use_template(self, choice: str) -> None:
         """Another chat template from now on. Raises UsageError if it is not known."""
