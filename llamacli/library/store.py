@@ -59,6 +59,18 @@ class HubCache:
         entries.sort(key=lambda e: (e.name != current, -e.stat().st_mtime))
         return [Snapshot(repo, e.name, Path(e.path)) for e in entries]
 
+    def blob(self, repo: str, digest: str) -> Path:
+        """Where bytes with `digest` are or would be."""
+        return self.repo_folder(repo) / "blobs" / digest
+
+    def lock(self, repo: str, digest: str) -> Path:
+        """The lock that huggingface_hub takes for the same blob."""
+        return self.root / ".locks" / self.repo_folder(repo).name / f"{digest}.lock"
+
+    def pointer(self, repo: str, commit: str, name: str) -> Path:
+        """Where `name` of `commit` is or would be."""
+        return self.repo_folder(repo).joinpath("snapshots", commit, *name.split("/"))
+
     def ref(self, repo: str, branch: str) -> str:
         """The commit that `branch` stood at, or an empty string."""
         try:
