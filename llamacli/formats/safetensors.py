@@ -97,6 +97,8 @@ _AGAIN = "the file is damaged or incomplete; fetch it again"
 
 
 def _refuse_others(start: bytes, label: str) -> None:
+    if start[8:9] == b"{":
+        return  # a header's length may begin like anything
     if start.startswith(b"version https://git-lfs"):
         raise CorruptFile(
             f"{label} is a Git LFS pointer, not the weights",

@@ -55,6 +55,13 @@ def test_reads_bf16_rows_from_anywhere(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensor.read(3, 7, Arena()), bits[3:7])
 
 
+def test_a_header_length_that_looks_like_a_pickle_is_fine(tmp_path: Path) -> None:
+    header = json.dumps({"a": entry(0, 4, [1])}).encode()
+    header += b" " * (0x0280 - len(header))
+    np.testing.assert_array_equal(read(shard(tmp_path / "m", header, b"\0" * 4))["a"], [0])
+    assert (tmp_path / "m").read_bytes()[:2] == b"\x80\x02"
+
+
 BAD_HEADERS: dict[str, tuple[Any, bytes]] = {
     "not JSON": (b"{nope}  ", b""),
     "not an object": (b"[1, 2]  ", b""),
