@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llamacli.checkpoint.prequantized import refuse_unreadable
 from llamacli.checkpoint.source import Source, plain
 from llamacli.errors import CorruptFile, NotFound, Unsupported
 from llamacli.formats.safetensors import StoredTensor, read_shard
@@ -35,6 +36,7 @@ class Checkpoint:
         config = read_json(source, "config.json") if "config.json" in files else None
         if config is None:
             raise Unsupported(f"{source.label} has no config.json", _what_it_is(files))
+        refuse_unreadable(config, source.label)
         shards, promised = _shards(source, files)
         tensors: dict[str, StoredTensor] = {}
         shard_of: dict[str, int] = {}

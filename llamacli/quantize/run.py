@@ -153,7 +153,8 @@ def _work(
     finally:
         stopped.set()
         for worker in workers:
-            worker.join()
+            if worker.ident is not None:  # Ctrl-C may come before all have started
+                worker.join()
     if errors:
         raise errors[0]
 
