@@ -11,3 +11,11 @@ def human_size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} {units[-1]}"
+
+
+def human_age(seconds: float) -> str:
+    """How long ago, in the largest unit that fits: now, 5 min, 3 h, 12 d."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return "now"

@@ -1,0 +1,66 @@
+"""`llamacli list`: the models on this computer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llamacli.cli.console import clean
+from llamacli.cli.context import Context
+from llamacli.cli.models import places
+from llamacli.cli.sizes import human_age, human_size
+from llamacli.library.inventory import LocalModel, local_models
+
+COLUMNS = ("NAME", "QUANT", "SIZE", "CTX", "WHERE", "USED")
+
+
+def list_command(
+    context: typer.Context,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="Also models of Ollama, LM Studio and other tools.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Tab-separated, sizes in bytes, no heading.")] = False,
+) -> None:
+    """List the models on this computer; -q prints names only.
+
+    \b
+    llamacli list
+    llamacli list --all
+    llamacli list -q | fzf | xargs -o llamacli chat
+    """
+    here: Context = context.obj
+    models = local_models(places(here), everywhere=everywhere)
+    if here.console.json_output:
+        here.console.table(COLUMNS, [], [_facts(m) for m in models])
+    elif here.console.quiet:
+        here.console.write("".join(clean(m.name) + "\n" for m in models))
+    elif plain:
+        here.console.write("".join("\t".join(map(_field, _plain(m))) + "\n" for m in models))
+    elif models:
+        here.console.table(COLUMNS, [_row(m, here.now()) for m in models])
+    else:
+        also = "" if everywhere else "; llamacli list --all also looks at other tools"
+        here.console.status(f"no models yet{also}\ntry: llamacli download bartowski/Llama-3.2-3B-Instruct-GGUF")
+
+
+def _row(model: LocalModel, now: float) -> tuple[str, ...]:
+    context = "damaged" if model.error else (f"{model.context:,}".replace(",", " ") if model.context else "")
+    used = human_age(now - model.used)
+    return model.name, model.quant, human_size(model.size), context, model.where, used
+
+
+def _plain(model: LocalModel) -> tuple[object, ...]:
+    return model.name, model.quant, model.size, model.context or "", model.where, int(model.used)
+
+
+def _field(value: object) -> str:
+    return clean(str(value)).replace("\t", " ").replace("\n", " ")
+
+
+def _facts(model: LocalModel) -> dict[str, object]:
+    return {
+        "name": model.name, "quant": model.quant, "bytes": model.size, "context": model.context or None,
+        "where": model.where, "used": int(model.used), "path": str(model.path), "architecture": model.architecture,
+        "error": model.error or None,
+    }  # fmt: skip

@@ -1,0 +1,126 @@
+"""The models on this computer, as a list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamacli.library.catalog import catalog
+from llamacli.library.foreign import ForeignModel, foreign_models
+from llamacli.library.index import Index
+from llamacli.library.names import ModelName
+from llamacli.library.places import Places
+from llamacli.library.store import HubCache, Snapshot
+from llamacli.library.variants import Variant, quant_of, variants
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """One model that is here."""
+
+    name: str
+    """What a user types to run it."""
+    quant: str
+    size: int
+    """Bytes of all its files."""
+    context: int
+    where: str
+    """hf, file, ollama, lms, llama.cpp, gpt4all or jan."""
+    used: float
+    """When it was last read or written, in seconds since 1970."""
+    path: Path
+    architecture: str = ""
+    error: str = ""
+
+
+def local_models(places: Places, *, everywhere: bool = False) -> list[LocalModel]:
+    """Models of the Hub cache and the user's own files; with `everywhere` also those of other tools. Newest use first."""
+    index = Index(places.cache_dir / "headers.json")
+    found = [*_hub_models(places, index), *_own_files(places, index)]
+    if everywhere:
+        known = {os.path.realpath(m.path) for m in found}
+        others = [m for m in foreign_models(places) if os.path.realpath(m.path) not in known]
+        found += [model for m in others for model in _foreign_model(m, index)]
+    index.save()
+    return sorted(found, key=lambda m: (-m.used, m.name))
+
+
+def _hub_models(places: Places, index: Index) -> Iterator[LocalModel]:
+    cache = HubCache(places.hub_cache)
+    for repo in cache.repos():
+        seen: set[str] = set()
+        for snapshot in cache.snapshots(repo):
+            yield from _snapshot_models(cache, snapshot, seen, index)
+
+
+def _snapshot_models(cache: HubCache, snapshot: Snapshot, seen: set[str], index: Index) -> Iterator[LocalModel]:
+    """The models of one commit that no newer commit has; older ones are named with their commit."""
+    sizes = snapshot.files()
+    offered = variants(sizes)
+    first_commit = not seen
+    for variant in offered:
+        paths = [snapshot.path / name for name in variant.files]
+        real = os.path.realpath(paths[0])
+        if variant.complete and real not in seen:
+            same = [v for v in offered if v.quant == variant.quant]
+            selector = variant.quant if variant.quant and len(same) == 1 else variant.files[0]
+            revision = "" if first_commit else snapshot.commit[:12]
+            name = str(ModelName("hub", snapshot.repo, selector, revision))
+            yield _model(name, variant.quant, paths, "hf", index)
+        seen.add(real)
+    weights = [name for name in sizes if name.endswith(".safetensors")]
+    if weights and not offered:
+        paths = [snapshot.path / name for name in sizes]
+        real = os.path.realpath(snapshot.path / weights[0])
+        if real not in seen:
+            revision = "" if first_commit else snapshot.commit[:12]
+            name = str(ModelName("hub", snapshot.repo, "", revision))
+            used = max(_used(os.stat(p)) for p in paths)  # noqa: PTH116
+            yield LocalModel(name, "safetensors", sum(sizes.values()), 0, "hf", used, snapshot.path)
+        seen.add(real)
+
+
+def _own_files(places: Places, index: Index) -> Iterator[LocalModel]:
+    """GGUF files that the user's models.toml names."""
+    if not (places.config_dir / "models.toml").is_file():
+        return
+    for entry in catalog(places.config_dir).values():
+        name = ModelName.parse(entry.model)
+        path = places.home / entry.model[2:] if entry.model.startswith("~") else Path(entry.model)
+        if name.kind == "path" and path.is_absolute() and path.is_file():
+            yield _model(entry.name, quant_of(path.name), _with_parts(path), "file", index)
+
+
+def _foreign_model(model: ForeignModel, index: Index) -> Iterator[LocalModel]:
+    try:
+        yield _model(model.label, quant_of(model.path.name), _with_parts(model.path), model.store, index)
+    except OSError:  # gone, or not ours to read
+        return
+
+
+def _with_parts(path: Path) -> list[Path]:
+    """All parts of a split model whose first part is `path`."""
+    same: list[Variant] = [v for v in variants(p.name for p in path.parent.glob("*.gguf")) if path.name in v.files]
+    return [path.parent / name for name in same[0].files] if same else [path]
+
+
+def _model(name: str, quant: str, paths: list[Path], where: str, index: Index) -> LocalModel:
+    statuses = [os.stat(p) for p in paths]  # noqa: PTH116
+    facts = index.facts(Path(os.path.realpath(paths[0])), statuses[0])
+    return LocalModel(
+        name=name,
+        quant=quant or facts.quant,
+        size=sum(s.st_size for s in statuses),
+        context=facts.context,
+        where=where,
+        used=max(_used(s) for s in statuses),
+        path=paths[0],
+        architecture=facts.architecture,
+        error=facts.error,
+    )
+
+
+def _used(status: os.stat_result) -> float:
+    return max(status.st_atime, status.st_mtime)
