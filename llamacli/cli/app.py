@@ -64,6 +64,13 @@ class Commands(TyperGroup):
             add_options(command)
         return command
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a reader that went away ends it quietly (Click would make it exit code 1)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise typer.Exit(141) from None
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The table above; nothing is imported for it."""
         with formatter.section("Commands"):

@@ -18,6 +18,7 @@ from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineErro
 from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
+from llamacli.runtime.backends import device_pointers
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
@@ -303,6 +304,9 @@ def _load(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoadin
     parameters.n_gpu_layers = -1 if settings.gpu_layers is None else settings.gpu_layers
     if not settings.mmap:
         parameters.load_mode = library.LLAMA_LOAD_MODE_NONE
+    if settings.devices:
+        devices = device_pointers(settings.devices)
+        parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
     callback = library.llama_progress_callback(watch)
     parameters.progress_callback = callback
     model = library.llama_model_load_from_file(_file_name(gguf.path), parameters)

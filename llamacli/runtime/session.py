@@ -8,7 +8,7 @@ from typing import Any
 
 from llamacli.runtime.engine import Engine
 from llamacli.runtime.messages import Finish, Message, Piece, Prompt, Reply, Sampling, Span, Usage
-from llamacli.runtime.reasoning import Splitter, marker_names, splitter_for
+from llamacli.runtime.reasoning import Plain, Splitter, marker_names, splitter_for
 from llamacli.runtime.template import ChatTemplate
 
 
@@ -71,11 +71,14 @@ class Session:
 
     # -- the conversation --------------------------------------------------------------------------------------
 
-    def ask(self, text: str, sampling: Sampling) -> Iterator[Piece]:
-        """Say something and yield the answer. Raises ContextOverflow, EngineError, Unsupported (the template)."""
+    def ask(self, text: str, sampling: Sampling, *, prefill: str = "") -> Iterator[Piece]:
+        """Say something and yield the answer, which begins with `prefill`.
+
+        Raises ContextOverflow, EngineError, Unsupported (the template).
+        """
         before = list(self.messages)
         self.messages.append(Message("user", text))
-        yield from self._answer(sampling, before)
+        yield from self._answer(sampling, before, prefill)
 
     def regen(self, sampling: Sampling) -> Iterator[Piece]:
         """Another answer to the last message of the user."""
@@ -125,16 +128,23 @@ class Session:
 
     # -- an answer ---------------------------------------------------------------------------------------------
 
-    def _render(self, messages: Sequence[Message]) -> Prompt:
+    def _render(self, messages: Sequence[Message], prefill: str = "") -> Prompt:
         arguments = {**self.thinking.arguments(), **self.arguments}
-        return self.template.render(messages, tools=self.tools, arguments=arguments)
+        if prefill:
+            messages = [*messages, Message("assistant", prefill)]
+        return self.template.render(
+            messages, tools=self.tools, arguments=arguments, continue_final_message=bool(prefill)
+        )
 
-    def _answer(self, sampling: Sampling, before: list[Message]) -> Iterator[Piece]:
+    def _answer(self, sampling: Sampling, before: list[Message], prefill: str = "") -> Iterator[Piece]:
         answer = Answer()
         self.reply = None
         try:
-            prompt = self._render(self.messages)
-            splitter = splitter_for(self.template.source, _end(prompt))
+            prompt = self._render(self.messages, prefill)
+            splitter = Plain() if prefill else splitter_for(self.template.source, _end(prompt))
+            if prefill:
+                answer.add(Piece(prefill))
+                yield Piece(prefill)
             tokens = self.engine.tokens(prompt, add_special=False)
             for piece in self._stream(tokens, sampling, splitter):
                 answer.add(piece)
