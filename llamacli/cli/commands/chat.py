@@ -125,7 +125,7 @@ def _show_last(talk: Talk) -> None:
 
     path = talk.path
     for node in path[-2:] if path[-1].role == "assistant" else path[-1:]:
-        lines = sanitize(node.text).splitlines()
+        lines = talk.fitted(sanitize(node.text)).splitlines()
         mark = talk.look.pick("› ", "> ") if node.role == "user" else ""
         shown = lines[:_SHOWN_ON_RESUME] if node.role == "user" else lines[-_SHOWN_ON_RESUME:]
         talk.say(mark + "\n".join(shown), dim=True)

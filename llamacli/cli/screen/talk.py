@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from llamacli.cli.console import Console
 from llamacli.cli.context import Context
 from llamacli.cli.screen.answer import Answer, LiveAnswer
-from llamacli.cli.screen.interrupt import stop_on_interrupt
+from llamacli.cli.screen.interrupt import stop_on_interrupt, unseen_typing
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.model import ChatModel
 from llamacli.cli.screen.reader import Reader
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.table import parse
 from llamacli.cli.screen.status import share_of, status_line
+from llamacli.cli.screen.wrap import Wrap
 from llamacli.errors import CannotWrite, ContextOverflow, LlamacliError
 from llamacli.library.chats import Chat, Chats, Journal, Node
 from llamacli.runtime.messages import Message, Piece, Sampling
@@ -69,8 +70,15 @@ class Talk:
 
     def say(self, text: str, *, dim: bool = False) -> None:
         """A line beside the conversation, on stderr."""
-        text = sanitize(text)
+        text = self.fitted(sanitize(text))
         self.write((self.look.dim(text) if dim else text) + "\n")
+
+    def fitted(self, text: str) -> str:
+        """`text` with its lines broken between words, where the terminal is one that we may lay out."""
+        if not self.look.wrapped:
+            return text
+        wrap = Wrap(self.look.width)
+        return wrap.feed(text) + wrap.flush()
 
     def write(self, text: str) -> None:
         """Text of our own for the terminal, with its styles."""
@@ -138,7 +146,7 @@ class Talk:
     def _generate(self, sampling: Sampling) -> Answer:
         messages = [Message("system", self.chat.system)] if self.chat.system else []
         messages += [as_message(node) for node in self.path[self.hidden :]]
-        with stop_on_interrupt(self.model.stop) as presses:
+        with unseen_typing(self.context.stdin), stop_on_interrupt(self.model.stop) as presses:
 
             def pieces() -> Iterator[Piece]:
                 for piece in self.model.answer(messages, sampling):
