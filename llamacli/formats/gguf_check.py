@@ -122,7 +122,7 @@ def _check_heads(gguf: GGUF) -> None:
     for of_queries, of_keys in zip(heads, shared, strict=False):
         if of_keys and of_queries % of_keys:
             raise _fault(gguf, f"{of_queries} attention heads cannot share {of_keys} key heads")
-    for suffix in ("", "_swa"):
+    for suffix in ("", "_swa") if gguf.get("{arch}.attention.sliding_window") else ("",):
         _check_head_size(gguf, heads, suffix)
 
 
