@@ -80,7 +80,7 @@ def quantize_iq4xs(blocks: Blocks, variant: int, search: Search, scratch: Scratc
         load_tile(blocks, BLOCK, first, tile, scratch.starts)
         place_tile(blocks, 136, first, scratch.places)
         if blocks.importance != 0:
-            weigh_by_importance(tile, BLOCK, 2.0)
+            weigh_by_importance(tile, BLOCK, 2.0 + search.flatness)
         else:
             weigh_by_square(tile, 1, BLOCK, search.flatness)
         half = _super_block(tile, 8, 32, Levels(-127.0, 113.0), 32.0, search)
@@ -108,7 +108,7 @@ def quantize_iq4nl(blocks: Blocks, variant: int, search: Search, scratch: Scratc
         load_tile(blocks, 32, first, tile, scratch.starts)
         place_tile(blocks, 18, first, scratch.places)
         if blocks.importance != 0:
-            weigh_by_importance(tile, 32, 2.0)
+            weigh_by_importance(tile, 32, 2.0 + search.flatness)
         else:
             weigh_by_square(tile, 1, 32, search.flatness)
         half = to_half(_sub_block(tile, 0, 32, Levels(-127.0, 113.0), search))

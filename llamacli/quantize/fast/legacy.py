@@ -136,7 +136,7 @@ def integer_bound(value: Floats) -> Floats:
 def weigh(blocks: Blocks, tile: Memory, search: Search) -> None:
     """How much each error counts."""
     if blocks.importance != 0:
-        weigh_by_importance(tile, SIZE, 1.0)
+        weigh_by_importance(tile, SIZE, 1.0 + search.flatness)
     else:
         weigh_by_size(tile, 1, SIZE, search.flatness)
 

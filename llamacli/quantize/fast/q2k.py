@@ -50,7 +50,7 @@ def quantize_q2k(blocks: Blocks, variant: int, search: Search, scratch: Scratch)
         load_tile(blocks, BLOCK, first, tile, scratch.starts)
         place_tile(blocks, 84, first, scratch.places)
         if blocks.importance != 0:
-            weigh_by_importance(tile, BLOCK, 1.0)
+            weigh_by_importance(tile, BLOCK, 1.0 + search.flatness)
         else:
             weigh_by_size(tile, 16, 16, search.flatness)
         scale, least = super_block(tile, 16, 16, 3.0, 15.0, search)

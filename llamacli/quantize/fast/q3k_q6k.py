@@ -57,7 +57,7 @@ def quantize_q3k_q6k(blocks: Blocks, three: int, search: Search, scratch: Scratc
         if blocks.importance == 0:
             weigh_by_square(tile, 16, 16, search.flatness)
         elif three:
-            weigh_by_importance(tile, BLOCK, 2.0)
+            weigh_by_importance(tile, BLOCK, 2.0 + search.flatness)
         half = _super_block(tile, 16, 16, levels, 32.0 if three else 128.0, search)
         invert_scales(tile, from_half(half))
         if three:

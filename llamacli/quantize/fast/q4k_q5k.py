@@ -50,7 +50,7 @@ def quantize_q4k_q5k(blocks: Blocks, five: int, search: Search, scratch: Scratch
         load_tile(blocks, BLOCK, first, tile, scratch.starts)
         place_tile(blocks, 144 + 32 * five, first, scratch.places)
         if blocks.importance != 0:
-            weigh_by_importance(tile, BLOCK, 2.0)
+            weigh_by_importance(tile, BLOCK, 2.0 + search.flatness)
         else:
             weigh_by_size(tile, 8, 32, search.flatness)
         scale, least = super_block(tile, 8, 32, 31.0 if five else 15.0, 63.0, search)
