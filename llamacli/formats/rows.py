@@ -132,6 +132,25 @@ class Mapped:
 
 
 @dataclass(frozen=True)
+class RoundedToBF16:
+    """float32 rounded to bf16, to nearest, ties to even (finite values; NaN and infinity keep their exponent)."""
+
+    base: Rows
+    dtype: str = field(default="BF16", init=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Rows`."""
+        return self.base.shape
+
+    def read(self, start: int, stop: int, arena: Arena) -> Block:
+        """See `Rows`."""
+        bits = np.ascontiguousarray(widen(self.base.read(start, stop, arena))).view(np.uint32)
+        finite = bits & 0x7F800000 != 0x7F800000
+        return ((bits + np.where(finite, 0x7FFF + (bits >> 16 & 1), 0).astype(np.uint32)) >> 16).astype(np.uint16)
+
+
+@dataclass(frozen=True)
 class Reshaped:
     """The same numbers in the same order under another shape."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, u32
-from llamacli.formats.rows import Arena, Rows
+from llamacli.formats.rows import Arena, RoundedToBF16, Rows
 from llamacli.formats.safetensors import StoredTensor
 from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
 
@@ -123,9 +123,11 @@ def _full(name: str, architecture: str) -> str:
 
 
 def _stored(name: str, rows: Rows) -> TensorType:
-    if len(rows.shape) < 2 or ALWAYS_F32.fullmatch(name):
-        return F32
-    return BY_NAME[rows.dtype]
+    return F32 if _must_be_f32(name, rows) else BY_NAME[rows.dtype]
+
+
+def _must_be_f32(name: str, rows: Rows) -> bool:
+    return len(rows.shape) < 2 or ALWAYS_F32.fullmatch(name) is not None
 
 
 def _shard_numbers(tensors: Mapping[str, Rows], checkpoint: Checkpoint) -> dict[str, int]:
@@ -140,6 +142,17 @@ def _first_stored(rows: Any) -> StoredTensor | None:
         parts = getattr(rows, "parts", None)
         rows = parts[0] if parts else getattr(rows, "base", None)
     return rows
+
+
+def through_bf16(model: Model) -> Model:
+    """The model as llama.cpp's two steps see it: float32 weights rounded to bf16 by the file in between.
+
+    What llama-quantize writes for a float32 checkpoint can only be met this way; without it nothing is rounded twice.
+    """
+    wide = {name for name, kind in model.stored.items() if kind is F32 and not _must_be_f32(name, model.tensors[name])}
+    tensors = {name: RoundedToBF16(rows) if name in wide else rows for name, rows in model.tensors.items()}
+    stored = {name: BF16 if name in wide else kind for name, kind in model.stored.items()}
+    return replace(model, tensors=tensors, stored=stored)
 
 
 # -- a GGUF file as the source ---------------------------------------------------------------------------------------

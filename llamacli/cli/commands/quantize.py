@@ -75,7 +75,7 @@ def quantize_command(
         tensor_type, output_tensor_type, token_embedding_type, leave_output_tensor, pure, override_kv, prune,
         keep_split, split_max_size,
     )  # fmt: skip
-    model, outputs = _planned(here, source, target, names, options)
+    model, outputs = _planned(here, source, target, names, options, as_llama_cpp=kernel == "ggml")
     if dry_run:
         _show_plans(here, model, outputs)
         return
@@ -122,20 +122,23 @@ def _options(
 
 
 def _planned(
-    here: Context, source: str, target: str, names: Sequence[str], options: PlanOptions
+    here: Context, source: str, target: str, names: Sequence[str], options: PlanOptions, *, as_llama_cpp: bool
 ) -> tuple[Model, list[Output]]:
     """The model and one planned output per type. Types are looked up before anything is read."""
-    from llamacli.quantize.model import open_model
+    from llamacli.quantize.model import open_model, through_bf16
     from llamacli.quantize.plan import make_plan
     from llamacli.quantize.recipes import recipe_named
     from llamacli.quantize.run import Output
 
     recipes = [recipe_named(name) for name in names]
-    model = open_model(here.cwd / Path(source).expanduser())
+    path = here.cwd / Path(source).expanduser()
+    model = open_model(path)
+    if as_llama_cpp and path.is_dir():
+        model = through_bf16(model)
     outputs = []
     for recipe in recipes:
-        path = _target(here.cwd, target, model.name, recipe.name, len(recipes))
-        outputs.append(Output(make_plan(model, recipe, options), path))
+        file = _target(here.cwd, target, model.name, recipe.name, len(recipes))
+        outputs.append(Output(make_plan(model, recipe, options), file))
     here.console.status(f"reading   {_describe(model)}")
     for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
         here.console.warn(warning)
