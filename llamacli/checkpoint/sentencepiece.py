@@ -71,7 +71,7 @@ def _bpe(pieces: Pieces) -> Draft:
         unknown=_role(pieces, "unk"),
         roles={role: pieces.texts[place] for role, place in pieces.special},
         wrapping=Wrapping(),
-        add_space_prefix=pieces.adds_prefix,
+        add_space_prefix=None if pieces.adds_prefix else False,
         mends=Mends(normalizer=_unicode_form(pieces.normalizer)),
         warnings=tuple(warnings),
     )

@@ -182,6 +182,12 @@ def _is_mark(place: int, types: Sequence[int]) -> bool:
     return place < len(types) and types[place] in (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 
 
+def ordinary_ends(tokens: Sequence[str], types: Sequence[int]) -> tuple[int, ...]:
+    """Tokens of ordinary text that the engine takes for the end of a reply because of how they read."""
+    normal = int(TokenType.NORMAL)
+    return tuple(place for place, text in enumerate(tokens) if text in ENDS_BY_TEXT and types[place] == normal)
+
+
 def express_ends(roles: Roles, tokens: Sequence[str]) -> None:
     """Make the engine stop where the model does: what it does not know by text goes to the keys `eot` and `eom`.
 

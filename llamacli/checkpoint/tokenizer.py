@@ -18,6 +18,7 @@ from llamacli.checkpoint.special_tokens import (
     Roles,
     express_ends,
     listed_elsewhere,
+    ordinary_ends,
     read_declared,
     resolve,
     type_of,
@@ -72,6 +73,7 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
             strip_left=tuple(sorted(place for place, token in strips.items() if token.strip_left)),
             strip_right=tuple(sorted(place for place, token in strips.items() if token.strip_right)),
             end_of_turn=roles.unexpressed,
+            ordinary=ordinary_ends(tokens, types),
         ),
         warnings=(*draft.warnings, *warnings, *roles.warnings, *wrapping.warnings),
     )

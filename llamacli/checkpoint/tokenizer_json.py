@@ -172,7 +172,7 @@ def _byte_level(
         cleans_spaces=hints.cleans_spaces,
         model_type=hints.model_type,
     )
-    warnings = []
+    warnings = [f"the engine cuts some text differently: {name.differs}"] if name.differs else []
     if name.ignore_merges != ignores and (stray := _unmerged(tokens, merges, added_tokens(document))):
         warnings.append(
             f"{len(stray)} tokens such as {shorten(repr(stray[0]), 40)} are no product of merges: the engine's "
@@ -180,7 +180,9 @@ def _byte_level(
             f"{'does not' if name.ignore_merges else 'does'}"
         )
     mends = Mends(
-        normalizer=_unicode_form(document.get("normalizer")), space_prefix="missing" if cut.prefixes_space else ""
+        normalizer=_unicode_form(document.get("normalizer")),
+        space_prefix="missing" if cut.prefixes_space else "",
+        cuts_before=name.cuts_before,
     )
     types = [int(TokenType.NORMAL)] * len(tokens)
     return Draft(FILE, "gpt2", name.pre, tokens, types, merges=merges, mends=mends, warnings=tuple(warnings))
@@ -272,7 +274,7 @@ def _sentencepiece_style(
         types=byte_types(tokens),
         unknown=_unknown(model, tokens),
         # "first" is written as "never": chats come out right in every program, and ours adds the one space in front.
-        add_space_prefix=spacing.prefix in ("always", "missing"),
+        add_space_prefix=None if spacing.prefix in ("always", "missing") else False,
         mends=Mends(normalizer=spacing.form, space_prefix=spacing.prefix if spacing.prefix != "always" else ""),
         warnings=tuple(warnings),
         **merging,
@@ -332,6 +334,8 @@ def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int,
         unknown=_unknown(model, tokens),
         lowercase=bool(lowercase),
         strip_accents=accents if isinstance(accents, bool) else None,
+        # The engine keeps only the first character of a decomposed one: right for accents, wrong for Korean.
+        mends=Mends(normalizer="NFD" if (lowercase if accents is None else accents) else ""),
         phantom_spaces=True,
     )
 

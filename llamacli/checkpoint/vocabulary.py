@@ -42,6 +42,8 @@ class Mends:
     `missing`: in front of every stretch of text that does not begin with one. The engine, left alone, puts one in
     front of every stretch.
     """
+    cuts_before: str = ""
+    """Characters in front of which text is cut where they follow a letter: the parts are tokenized one by one."""
     prefix: tuple[int, ...] = ()
     """Ids in front of every prompt, where they are not just the BOS token (GLM: `[gMASK]<sop>`)."""
     suffix: tuple[int, ...] = ()
@@ -52,14 +54,16 @@ class Mends:
     """Special tokens that swallow the white space after them (Phi-3)."""
     end_of_turn: tuple[int, ...] = ()
     """Ids that end a reply and that the engine would not recognise by their text, `eos`, `eot` or `eom`."""
+    ordinary: tuple[int, ...] = ()
+    """Ids of ordinary text that the engine, by their text, takes for the end of a reply (Qwen's `</s>`)."""
 
     def metadata(self) -> dict[str, Value]:
         """The keys for what is not empty."""
         values: dict[str, Value] = {}
-        for name in ("normalizer", "space_prefix"):
+        for name in ("normalizer", "space_prefix", "cuts_before"):
             if text := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = string(text)
-        for name in ("prefix", "suffix", "strip_left", "strip_right", "end_of_turn"):
+        for name in ("prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary"):
             if ids := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = array(ValueType.UINT32, ids)
         return values
