@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -17,7 +17,20 @@ import pytest
 
 from llamacli.errors import Unsupported, UsageError
 from llamacli.formats.gguf_values import ValueType, array, string, u32
-from llamacli.formats.tensor_types import BF16, BY_ID, F16, F32, IQ2_S, Q4_K, Q5_0, Q5_K, Q6_K, Q8_0, TensorType
+from llamacli.formats.tensor_types import (
+    BF16,
+    BY_ID,
+    BY_NAME,
+    F16,
+    F32,
+    IQ2_S,
+    Q4_K,
+    Q5_0,
+    Q5_K,
+    Q6_K,
+    Q8_0,
+    TensorType,
+)
 from llamacli.quantize.choose import Choice, choose_types, needing_matrix, require_matrix
 from llamacli.quantize.overrides import Overrides
 from llamacli.quantize.place import Model
@@ -190,36 +203,69 @@ def stored_types(path: Path) -> dict[str, TensorType]:
     return found
 
 
-def engine_types(
-    source: Path, example: Example, file_type: int, overrides: Overrides, matrix: bool
-) -> dict[str, TensorType] | None:
-    """The types that llama_model_quantize writes, or None where it refuses."""
+class Engine:
+    """The engine's own quantizer: what it writes, or (`dry`) what it says that it would write.
+
+    A dry run spares the codebooks of the types of two bits and fewer, which take ten seconds to compute.
+    """
+
+    def __init__(self, log: list[bytes]) -> None:
+        self.log = log
+
+    def types(
+        self, source: Path, example: Example, file_type: int, overrides: Overrides, *, matrix: bool, dry: bool = False
+    ) -> dict[str, TensorType] | None:
+        """The type of each tensor, or None where the engine refuses."""
+        import llama_cpp.llama_cpp as lc
+
+        parameters = lc.llama_model_quantize_default_params()
+        parameters.ftype, parameters.nthread, parameters.dry_run = file_type, 1, dry
+        parameters.pure = overrides.pure
+        parameters.quantize_output_tensor = not overrides.leave_output
+        if overrides.output:
+            parameters.output_tensor_type = overrides.output.id
+        if overrides.token_embedding:
+            parameters.token_embedding_type = overrides.token_embedding.id
+        patterns = [(pattern.encode(), type_.id) for pattern, type_ in overrides.tensor_types]
+        named = (lc.llama_model_tensor_override * (len(patterns) + 1))(*patterns, (None, 0))
+        parameters.tt_overrides = named if patterns else None
+        weights = [
+            (tensor.name.encode(), (ctypes.c_float * size)(*([1.0] * size)), size) for tensor, size in sizes(example)
+        ]
+        table = (lc.llama_model_imatrix_data * (len(weights) + 1))(*weights, (None, None, 0))
+        parameters.imatrix = table if matrix else None
+        self.log.clear()
+        target = source.with_suffix(".out")
+        code = lc.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(parameters))
+        if code:
+            return None
+        return announced_types(b"".join(self.log).decode()) if dry else stored_types(target)
+
+
+def sizes(example: Example) -> Iterator[tuple[Shape, int]]:
+    """Each tensor with the number of values that an importance matrix has for it."""
+    for tensor in example.tensors():
+        yield tensor, tensor.columns * (tensor.shape[2] if len(tensor.shape) > 2 else 1)
+
+
+def announced_types(log: str) -> dict[str, TensorType]:
+    """Name and type of each tensor from the lines of a dry run: `] NAME - [SHAPE], type = OLD, size = ... (NEW)`."""
+    lines = re.findall(r"^\[ *\d+/ *\d+\] (\S+) +- \[.*\], type = +(\w+), size = [^(\n]*(?:\((\w+)\))?$", log, re.M)
+    return {name: BY_NAME[(new or old).upper()] for name, old, new in lines}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """The quantizer, with its log collected; afterwards the log goes where it went before."""
     import llama_cpp.llama_cpp as lc
 
-    parameters = lc.llama_model_quantize_default_params()
-    parameters.ftype, parameters.nthread = file_type, 1
-    parameters.pure = overrides.pure
-    parameters.quantize_output_tensor = not overrides.leave_output
-    if overrides.output:
-        parameters.output_tensor_type = overrides.output.id
-    if overrides.token_embedding:
-        parameters.token_embedding_type = overrides.token_embedding.id
-    patterns = [(pattern.encode(), type_.id) for pattern, type_ in overrides.tensor_types]
-    named = (lc.llama_model_tensor_override * (len(patterns) + 1))(*patterns, (None, 0))
-    parameters.tt_overrides = named if patterns else None
-    keep_alive: list[Any] = []
-    if matrix:
-        entries = []
-        for tensor in example.tensors():
-            size = tensor.columns * (tensor.shape[2] if len(tensor.shape) > 2 else 1)
-            weights = (ctypes.c_float * size)(*([1.0] * size))
-            keep_alive.append(weights)
-            entries.append((tensor.name.encode(), weights, size))
-        table = (lc.llama_model_imatrix_data * (len(entries) + 1))(*entries, (None, None, 0))
-        parameters.imatrix = table
-    target = source.with_suffix(".out")
-    code = lc.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(parameters))
-    return stored_types(target) if code == 0 else None
+    before, data = lc.llama_log_callback(), ctypes.c_void_p()
+    lc.llama_log_get(ctypes.byref(before), ctypes.byref(data))
+    log: list[bytes] = []
+    collect = lc.llama_log_callback(lambda level, text, user_data: log.append(text))
+    lc.llama_log_set(collect, None)
+    yield Engine(log)
+    lc.llama_log_set(before, data)
 
 
 def our_types(
@@ -236,29 +282,19 @@ def differences(choices: dict[str, Choice], engine: dict[str, TensorType]) -> di
     return {name: f"{ours[name]}, the engine {engine[name]}" for name in ours if ours[name] is not engine[name]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def silent_engine() -> Iterator[None]:
-    """The engine prints a line for each tensor; nobody reads it here."""
-    import llama_cpp.llama_cpp as lc
-
-    quiet = lc.llama_log_callback(lambda level, text, data: None)
-    lc.llama_log_set(quiet, None)
-    yield
-    lc.llama_log_set(lc.llama_log_callback(), None)
-
-
 USE_MATRIX = ("Q4_0", "Q5_0", "IQ4_NL", "IQ4_XS", "Q4_K_M")
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_every_file_type_has_the_types_that_the_engine_writes(kind: str, tmp_path: Path) -> None:
-    example = EXAMPLES[kind]
-    sources = write_source(tmp_path / "source.gguf", example)
+def test_every_file_type_has_the_types_that_the_engine_writes(kind: str, engine: Engine, tmp_path: Path) -> None:
+    example, source = EXAMPLES[kind], tmp_path / "source.gguf"
+    stored = write_source(source, example)
     for name, recipe in RECIPES.items():
         for matrix in (False, True) if recipe.needs_matrix or name in USE_MATRIX else (False,):
-            written = engine_types(tmp_path / "source.gguf", example, recipe.file_type, Overrides(), matrix)
+            dry = recipe.needs_matrix and matrix
+            written = engine.types(source, example, recipe.file_type, Overrides(), matrix=matrix, dry=dry)
             try:
-                choices = our_types(example, name, Overrides(), matrix, sources)
+                choices = our_types(example, name, Overrides(), matrix, stored)
             except Unsupported:
                 assert written is None
                 continue
@@ -288,15 +324,15 @@ OVERRIDES = {
 
 @pytest.mark.parametrize("flags", OVERRIDES)
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "llama-rows-of-128", "four-experts", "second-embeddings"])
-def test_overrides_mean_what_they_mean_to_llama_quantize(kind: str, flags: str, tmp_path: Path) -> None:
+def test_overrides_mean_what_they_mean_to_llama_quantize(kind: str, flags: str, engine: Engine, tmp_path: Path) -> None:
     example, overrides = EXAMPLES[kind], OVERRIDES[flags]
     if example.columns % 256 and overrides.token_embedding is Q5_K:
         overrides = replace(overrides, token_embedding=Q5_0)
     if example.columns % 256 and overrides.output is Q6_K:
         overrides = replace(overrides, output=Q8_0)
     sources = write_source(tmp_path / "source.gguf", example)
-    for name in ("F16", "Q8_0", "Q4_0", "Q4_K_M", "Q3_K_M", "IQ4_XS", "MXFP4_MOE"):
-        written = engine_types(tmp_path / "source.gguf", example, RECIPES[name].file_type, overrides, False)
+    for name in ("F16", "Q4_0", "Q4_K_M", "MXFP4_MOE"):
+        written = engine.types(tmp_path / "source.gguf", example, RECIPES[name].file_type, overrides, matrix=False)
         choices = our_types(example, name, overrides, False, sources)
         if written is None:
             assert needing_matrix(choices, RECIPES[name]), name
@@ -306,7 +342,7 @@ def test_overrides_mean_what_they_mean_to_llama_quantize(kind: str, flags: str, 
 
 @pytest.mark.parametrize("layers", [(0,), (3, 4, 9), (15,), (1, 15)])
 def test_pruned_layers_move_up_and_get_the_types_that_the_engine_gives_them(
-    layers: tuple[int, ...], tmp_path: Path
+    layers: tuple[int, ...], engine: Engine, tmp_path: Path
 ) -> None:
     import llama_cpp.llama_cpp as lc
 
