@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from llamacli.formats.gguf_reader import GGUF, Skipped
+from llamacli.formats.gguf_values import ValueType
 
 TEMPLATE_FEATURES: tuple[tuple[str, str], ...] = (
     ("system", r"\bsystem\b"),
@@ -92,7 +94,9 @@ def special_tokens(gguf: GGUF) -> dict[str, tuple[int, str]]:
     found = {}
     for name in SPECIAL_TOKENS:
         number = gguf.get(f"tokenizer.ggml.{name}_token_id")
-        if tokens is None or not isinstance(number, int) or not 0 <= number < len(tokens.value):
+        if tokens is None or tokens.element is not ValueType.STRING or not isinstance(number, int):
+            continue
+        if not 0 <= number < len(tokens.value):
             continue
         text = "" if isinstance(tokens.value, Skipped) else tokens.value[number]
         found[name.replace("seperator", "separator")] = (number, readable(text))
@@ -122,15 +126,15 @@ def describe(gguf: GGUF) -> dict[str, Any]:
         "file_type": gguf.file_type_name,
         "bits_per_weight": round(gguf.bits_per_weight, 3),
         "quantization": [vars(share) for share in quantization_mix(gguf)],
-        "context_length": gguf.get("{arch}.context_length"),
-        "blocks": gguf.get("{arch}.block_count"),
-        "embedding_length": gguf.get("{arch}.embedding_length"),
+        "context_length": per_block(gguf.get("{arch}.context_length")),
+        "blocks": per_block(gguf.get("{arch}.block_count")),
+        "embedding_length": per_block(gguf.get("{arch}.embedding_length")),
         "feed_forward_length": per_block(gguf.get("{arch}.feed_forward_length")),
         "heads": per_block(gguf.get("{arch}.attention.head_count")),
         "heads_kv": per_block(gguf.get("{arch}.attention.head_count_kv", gguf.get("{arch}.attention.head_count"))),
-        "experts": gguf.get("{arch}.expert_count"),
+        "experts": per_block(gguf.get("{arch}.expert_count")),
         "experts_used": per_block(gguf.get("{arch}.expert_used_count")),
-        "sliding_window": gguf.get("{arch}.attention.sliding_window"),
+        "sliding_window": per_block(gguf.get("{arch}.attention.sliding_window")),
         "vocabulary": len(tokens.value) if tokens is not None and tokens.element is not None else 0,
         "tokenizer": readable(gguf.get("tokenizer.ggml.model", "")),
         "pre_tokenizer": readable(gguf.get("tokenizer.ggml.pre", "")),
@@ -145,11 +149,13 @@ def describe(gguf: GGUF) -> dict[str, Any]:
     }
 
 
-def per_block(value: Any) -> Any:
-    """A value that is the same in every block once, else the list of them."""
-    if isinstance(value, tuple):
-        return value[0] if len(set(value)) == 1 else list(value)
-    return None if isinstance(value, Skipped) else value
+def per_block(value: Any) -> int | list[int] | None:
+    """A number that is the same in every block once, else the list of them; None for what is no number."""
+    items = value if isinstance(value, tuple) else (value,)
+    numbers = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
+    if not numbers:
+        return None
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def readable(value: Any) -> str:
@@ -162,9 +168,11 @@ def readable(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A metadata value as JSON can carry it."""
+    """A metadata value as JSON can carry it: bytes as text, and numbers that JSON does not have as text too."""
     if isinstance(value, bytes):
         return readable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, Skipped):
         return {"length": len(value)}
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -19,6 +19,7 @@ from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import read_gguf
 from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, string, u32
 from llamacli.formats.tensor_types import F16, F64, I32, Q8_0
+from llamacli.library.describe import describe
 
 
 def key(name: str, value: Value | None, model: Callable[[], Model] = tiny_model) -> Model:
@@ -229,22 +230,30 @@ def test_a_terminal_is_never_commanded_by_a_file(invoke: Any, tmp_path: Path) ->
     assert done.code == 9 and not any(c in done.err for c in "\x1b\x07\x9b")
 
 
-def test_everything_that_is_raised_is_ours(tmp_path: Path) -> None:
-    """Every key with a value of every type: the check answers or passes, and never trips."""
-    strange = [Value(ValueType.UINT64, 2**64 - 1), Value(ValueType.STRING, b"\xff"), f32(math.nan), boolean(True),
-               array(ValueType.STRING, []), array(ValueType.FLOAT32, [1.0]), array(ValueType.INT32, [-1, 0, 3]),
-               u32(2**32 - 1), string("")]  # fmt: skip
-    names = [*tiny_expert_model().metadata, "llama.attention.key_length", "llama.rope.scaling.type",
-             "llama.rope.dimension_sections", "llama.attention.layer_norm_epsilon", "llama.pooling_type",
-             "llama.nextn_predict_layers", "llama.expert_group_count", "llama.ssm.inner_size", "llama.ssm.group_count",
-             "llama.attention.sliding_window", "tokenizer.ggml.precompiled_charsmap", "general.type"]  # fmt: skip
-    for name in names:
-        for value in strange:
-            path = tiny_expert_model().with_key(name, value).write(tmp_path / "x.gguf")
-            try:
-                check_safe(read_gguf(path))
-            except LlamacliError as error:
-                assert error.message
+STRANGE = [Value(ValueType.UINT64, 2**64 - 1), Value(ValueType.STRING, b"\xff"), f32(math.nan), boolean(True),
+           array(ValueType.STRING, []), array(ValueType.STRING, ["x"]), array(ValueType.FLOAT32, [math.inf]),
+           array(ValueType.INT32, [-1, 0, 3]), u32(2**32 - 1), string("")]  # fmt: skip
+STRANGE_KEYS = [*tiny_expert_model().metadata, "llama.attention.key_length", "llama.rope.scaling.type",
+                "llama.rope.dimension_sections", "llama.attention.layer_norm_epsilon", "llama.pooling_type",
+                "llama.nextn_predict_layers", "llama.expert_group_count", "llama.ssm.inner_size", "general.license",
+                "llama.ssm.group_count", "llama.attention.sliding_window", "tokenizer.ggml.precompiled_charsmap",
+                "general.type", "general.url", "general.sampling.temp", "llamacli.receipt"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE_KEYS)
+def test_strange_values_are_refused_or_shown_but_never_trip_us(name: str, invoke: Any, tmp_path: Path) -> None:
+    for number, value in enumerate(STRANGE):
+        path = tiny_expert_model().with_key(name, value).write(tmp_path / "x.gguf")
+        ours = read_gguf(path)
+        try:
+            check_safe(ours)
+        except LlamacliError as error:
+            assert error.message
+        json.dumps(describe(ours), allow_nan=False)
+        if STRANGE_KEYS.index(name) % len(STRANGE) == number:
+            for options in ((), ("--keys",), ("--kv", name, "--json")):
+                done = invoke("show", path, *options)
+                assert done.code in (0, 1) and "internal error" not in done.err, (value, options, done.err)
 
 
 def test_a_tensor_of_indices_may_hold_whole_numbers(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from llamacli.formats.gguf_encode import encode_header
@@ -33,9 +34,14 @@ class Tensor:
         if self.data is not None:
             return self.data
         if self.type is F32:
-            source = random.Random(seed)
-            return struct.pack(f"<{count}f", *(source.uniform(-0.2, 0.2) for _ in range(count)))
+            return _small_floats(count, seed)
         return bytes(self.type.row_bytes(self.shape[0]) * (count // self.shape[0]))
+
+
+@cache
+def _small_floats(count: int, seed: int) -> bytes:
+    source = random.Random(seed)
+    return struct.pack(f"<{count}f", *(source.uniform(-0.2, 0.2) for _ in range(count)))
 
 
 @dataclass(frozen=True)

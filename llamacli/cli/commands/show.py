@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -82,7 +81,7 @@ def _summary(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "quantization", facts["file_type"] if facts["parameters"] else ""
     yield "parameters", count_text(facts["parameters"]) if facts["parameters"] else ""
     yield "architecture", _architecture(facts)
-    yield "context", f"{facts['context_length']:,} tokens" if facts["context_length"] else ""
+    yield "context", f"{_short(facts['context_length'])} tokens" if facts["context_length"] else ""
     pre = f", {facts['pre_tokenizer']}" if facts["pre_tokenizer"] else ""
     yield "vocabulary", f"{facts['vocabulary']:,} tokens ({facts['tokenizer']}{pre})" if facts["vocabulary"] else ""
     yield (
@@ -101,13 +100,13 @@ def _summary(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _architecture(facts: dict[str, Any]) -> str:
     parts = [facts["architecture"]]
     if facts["blocks"]:
-        parts.append(f"{facts['blocks']} blocks")
+        parts.append(f"{_short(facts['blocks'])} blocks")
     if facts["embedding_length"]:
-        parts.append(f"width {facts['embedding_length']:,}")
+        parts.append(f"width {_short(facts['embedding_length'])}")
     if facts["heads"]:
         parts.append(f"heads {_short(facts['heads'])}/{_short(facts['heads_kv'])}")
     if facts["experts"]:
-        parts.append(f"{_short(facts['experts_used'])} of {facts['experts']} experts")
+        parts.append(f"{_short(facts['experts_used'])} of {_short(facts['experts'])} experts")
     if facts["sliding_window"]:
         parts.append(f"window {_short(facts['sliding_window'])}")
     return ", ".join(parts)
@@ -142,7 +141,7 @@ def _show_value(here: Context, gguf: GGUF, key: str) -> None:
         )
     value = plain(value)
     if here.console.json_output:
-        here.console.result("", _json_safe(value))
+        here.console.result("", value)
     elif isinstance(value, list):
         here.console.write("".join(clean(str(item)).replace("\n", "\\n") + "\n" for item in value))
     else:
@@ -158,16 +157,14 @@ def _show_text(here: Context, text: str, what: str) -> None:
         here.console.write(clean(text) + ("" if text.endswith("\n") else "\n"))
 
 
-def _json_safe(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _short(value: Any) -> str:
     """One line of at most 60 characters."""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
-        return f"{min(value)} to {max(value)}"
+        return f"{min(value):,} to {max(value):,}"
     text = str(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."
 
