@@ -22,6 +22,9 @@ MARGIN = 0.10
 STEP = 256
 """Contexts are rounded up to this many tokens, as the engine does."""
 
+LONGEST_ASKED = 1 << 18
+"""Tokens of context up to which the engine is asked: it keeps a record of each token even without allocating."""
+
 _MIB = 1024 * 1024
 
 
@@ -62,7 +65,36 @@ def memory_needed(
     gpu_layers: int = -1,
     swa_full: bool = True,
 ) -> Need:
-    """What the engine itself says that it would allocate. Raises EngineError if it cannot use the file."""
+    """What the engine itself says that it would allocate. Raises EngineError if it cannot use the file.
+
+    The file must have passed `check_safe`. Beyond `LONGEST_ASKED` tokens the need grows on in a straight line.
+    """
+    settings = (type_k, type_v, batch, ubatch, flash_attn, gpu_layers, swa_full)
+    context = rounded(context)
+    if context <= LONGEST_ASKED:
+        return _asked(path, context, *settings)
+    half, whole = _asked(path, LONGEST_ASKED // 2, *settings), _asked(path, LONGEST_ASKED, *settings)
+    return extended(half, whole, context)
+
+
+def extended(small: Need, large: Need, context: int) -> Need:
+    """The need at `context`, on the straight line through two others."""
+    steps = (context - large.context) / (large.context - small.context)
+    cache = large.cache + round((large.cache - small.cache) * steps)
+    return Need(context, large.weights, cache, large.compute + round((large.compute - small.compute) * steps))
+
+
+def _asked(
+    path: Path,
+    context: int,
+    type_k: str,
+    type_v: str,
+    batch: int,
+    ubatch: int,
+    flash_attn: str,
+    gpu_layers: int,
+    swa_full: bool,
+) -> Need:
     from llamacli.runtime import bindings
     from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION
 
@@ -71,7 +103,7 @@ def memory_needed(
     model_params.no_alloc, model_params.n_gpu_layers = True, gpu_layers
     model_params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: a map would count the file
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = rounded(context), batch, ubatch
+    params.n_ctx, params.n_batch, params.n_ubatch = context, batch, ubatch
     params.type_k, params.type_v = CACHE_TYPES[type_k], CACHE_TYPES[type_v]
     params.flash_attn_type, params.swa_full = FLASH_ATTENTION[flash_attn], swa_full
     lines: list[str] = []
@@ -86,7 +118,7 @@ def memory_needed(
     if not made:
         raise EngineError(f"the engine cannot lay out {path.name}", bindings.failure_hint())
     cache, compute = logged_sizes(lines)
-    return Need(rounded(context), weights, cache, compute)
+    return Need(context, weights, cache, compute)
 
 
 def logged_sizes(lines: Sequence[str]) -> tuple[int, int]:

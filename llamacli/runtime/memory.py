@@ -75,10 +75,10 @@ def peak_memory() -> int:
 
 
 def _limits(root: Path) -> list[tuple[Path, str, str, str]]:
-    """(folder, file of the limit, file of the use, its name for pages of files)."""
+    """(folder, file of the limit, file of the use, its name for pages of files), for groups of both versions."""
     v2 = [(folder, "memory.max", "memory.current", "file") for folder in cgroup_folders(root)]
-    v1 = (root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
-    return [*v2, v1]
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
+    return v2 + [(folder, *names) for folder in cgroup_folders(root, "memory")]
 
 
 def _number(path: Path) -> int | None:

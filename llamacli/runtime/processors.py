@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,20 +134,23 @@ def cpu_list(text: str) -> frozenset[int]:
 
 
 def cpu_quota(root: Path) -> float | None:
-    """Processors' worth of time that control groups (v2, then v1) allow this process; None without a limit."""
-    limits = [_quota_v2(read(folder / "cpu.max")) for folder in cgroup_folders(root)]
-    v1 = root / "sys/fs/cgroup/cpu"
-    limits.append(_quota_v2(f"{read(v1 / 'cpu.cfs_quota_us').strip()} {read(v1 / 'cpu.cfs_period_us').strip()}"))
-    found = [limit for limit in limits if limit]
-    return min(found) if found else None
+    """Processors' worth of time that control groups (v2 and v1) allow this process; None without a limit."""
+    texts = [read(folder / "cpu.max") for folder in cgroup_folders(root)]
+    for folder in cgroup_folders(root, "cpu"):
+        texts.append(f"{read(folder / 'cpu.cfs_quota_us').strip()} {read(folder / 'cpu.cfs_period_us').strip()}")
+    limits = [limit for text in texts if (limit := _quota(text))]
+    return min(limits) if limits else None
 
 
-def cgroup_folders(root: Path) -> Iterable[Path]:
-    """The folders of this process's control group (v2) and of all its parents."""
-    base = root / "sys/fs/cgroup"
-    match = re.search(r"^0::/(.*)$", read(root / "proc/self/cgroup"), re.M)
+def cgroup_folders(root: Path, controller: str = "") -> list[Path]:
+    """The folders of this process's control group and of all its parents: v2's, or those of one `controller` of v1.
+
+    Inside a container the group's own path often does not exist, and the first folder is the container's.
+    """
+    base = root / "sys/fs/cgroup" / controller
+    match = re.search(rf"^\d+:(?:[\w,]*,)?{controller}(?:,[\w,]*)?:/(.*)$", read(root / "proc/self/cgroup"), re.M)
     own = Path(match[1]) if match and ".." not in match[1] else Path()
-    return [base / part for part in (own, *own.parents)] if own != Path() else [base]
+    return list(dict.fromkeys(base / part for part in (own, *own.parents)))
 
 
 def read(path: Path) -> str:
@@ -159,7 +161,7 @@ def read(path: Path) -> str:
         return ""
 
 
-def _quota_v2(text: str) -> float | None:
+def _quota(text: str) -> float | None:
     parts = text.split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[1]) == 0:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 from llamacli.bench.compare import compare, load_records
 from llamacli.bench.saved import find, save

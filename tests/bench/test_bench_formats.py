@@ -10,7 +10,7 @@ import sqlite3
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 from llamacli.bench.formats import FORMATS, markdown_fields, to_csv, to_json, to_jsonl, to_markdown, to_sql
 from llamacli.bench.record import EXTRA_FIELDS, FIELDS
