@@ -18,7 +18,6 @@ from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineErro
 from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
-from llamacli.runtime.backends import device_pointers
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
@@ -305,6 +304,8 @@ def _load(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoadin
     if not settings.mmap:
         parameters.load_mode = library.LLAMA_LOAD_MODE_NONE
     if settings.devices:
+        from llamacli.runtime.backends import device_pointers  # it takes 40 ms to import
+
         devices = device_pointers(settings.devices)
         parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
     callback = library.llama_progress_callback(watch)
