@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def chat_command(
     from llamacli.cli.screen.look import look_of
     from llamacli.cli.screen.model import ChatModel, thinking_of
     from llamacli.cli.screen.talk import Talk
+    from llamacli.cli.screen.type_ahead import unseen_typing
     from llamacli.library.chats import Chats
 
     here: Context = context.obj
@@ -64,24 +66,27 @@ def chat_command(
         chosen.defaults = sampling(context, chosen.defaults)
         return chosen
 
-    loaded = open_model(model or named or (journal.chat.model if journal else None))
     look = look_of(here.console, plain=plain)
-    talk = Talk(
-        context=here,
-        look=look,
-        chats=chats,
-        journal=journal or chats.new(loaded.name, here.now(), title=new, save=not no_save),
-        model=loaded,
-        open_model=open_model,
-        sampling=loaded.defaults,
-        drop_oldest=overflow == "drop",
-        person=here.stdin.isatty(),
-    )
-    try:
-        _prepare(talk, no_save, _system_text(here, system, system_file), files)
-        talk.loop(_reader(talk, plain, keep_history=not no_save))
-    finally:
-        talk.model.close()
+    person = here.stdin.isatty()
+    editable = person and look.redraw
+    with unseen_typing(here.stdin) if editable else contextlib.nullcontext():
+        loaded = open_model(model or named or (journal.chat.model if journal else None))
+        talk = Talk(
+            context=here,
+            look=look,
+            chats=chats,
+            journal=journal or chats.new(loaded.name, here.now(), title=new, save=not no_save),
+            model=loaded,
+            open_model=open_model,
+            sampling=loaded.defaults,
+            drop_oldest=overflow == "drop",
+            person=person,
+        )
+        try:
+            _prepare(talk, no_save, _system_text(here, system, system_file), files)
+            talk.loop(_reader(talk, editable, keep_history=not no_save))
+        finally:
+            talk.model.close()
 
 
 def _saved(chats: Chats, continued: bool, resume: str) -> Journal | None:
@@ -133,12 +138,12 @@ def _show_last(talk: Talk) -> None:
         talk.say("(no answer was saved: /regen asks again, /undo takes it back)", dim=True)
 
 
-def _reader(talk: Talk, plain: bool, *, keep_history: bool) -> Reader:
+def _reader(talk: Talk, editable: bool, *, keep_history: bool) -> Reader:
     """An editable prompt where the terminal can do it, else line by line."""
     from llamacli.cli.screen.reader import LineReader
 
     here = talk.context
-    if not talk.person or plain or not here.console.err_is_terminal:
+    if not editable:
         return LineReader(here.stdin, here.console.err, talk.look.pick("› ", "> ") if talk.person else "")
     from llamacli.cli.screen.prompt import PromptReader
     from llamacli.cli.screen.slash.table import complete

@@ -1,4 +1,4 @@
-"""The keyboard while a model answers: Ctrl-C stops it, and what is typed does not run into the answer."""
+"""Ctrl-C while a model answers: the first stops the answer, the second does not wait for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TextIO
 
 
 class Presses:
@@ -35,26 +34,3 @@ def stop_on_interrupt(stop: Callable[[], None]) -> Iterator[Presses]:
         yield presses
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def unseen_typing(stdin: TextIO) -> Iterator[None]:
-    """Within this block a terminal does not echo; what is typed is there for the next prompt. Elsewhere nothing."""
-    try:
-        import termios
-    except ImportError:  # Windows echoes only while a line is read
-        yield
-        return
-    try:
-        handle = stdin.fileno()
-        before = termios.tcgetattr(handle)
-    except (OSError, ValueError, termios.error):
-        yield
-        return
-    quiet = [*before]
-    quiet[3] &= ~termios.ECHO
-    termios.tcsetattr(handle, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(handle, termios.TCSADRAIN, before)

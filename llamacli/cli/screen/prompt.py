@@ -108,8 +108,10 @@ def _keys() -> KeyBindings:
 
     @keys.add("c-c", filter=~is_searching)
     def clear(event: KeyPressEvent) -> None:
-        if event.current_buffer.text:
-            event.current_buffer.reset()
+        buffer = event.current_buffer
+        if buffer.text:
+            buffer.history_forward(len(buffer.history.get_strings()))
+            buffer.text = ""  # not reset(), which would forget the history until it is read again
         else:
             event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from llamacli.cli.console import Console
 from llamacli.cli.context import Context
 from llamacli.cli.screen.answer import Answer, LiveAnswer
-from llamacli.cli.screen.interrupt import stop_on_interrupt, unseen_typing
+from llamacli.cli.screen.interrupt import stop_on_interrupt
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.model import ChatModel
 from llamacli.cli.screen.reader import Reader
@@ -146,7 +146,7 @@ class Talk:
     def _generate(self, sampling: Sampling) -> Answer:
         messages = [Message("system", self.chat.system)] if self.chat.system else []
         messages += [as_message(node) for node in self.path[self.hidden :]]
-        with unseen_typing(self.context.stdin), stop_on_interrupt(self.model.stop) as presses:
+        with stop_on_interrupt(self.model.stop) as presses:
 
             def pieces() -> Iterator[Piece]:
                 for piece in self.model.answer(messages, sampling):
