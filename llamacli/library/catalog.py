@@ -13,7 +13,6 @@ A user's entry with the same name replaces ours.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -21,11 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from llamacli.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,8 @@ def shipped() -> Path:
 
 def near(word: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names that `word` may have meant, best first; case and punctuation count little."""
+    import difflib  # only a mistake needs it
+
     plain = {_plain(n): n for n in names}
     wanted = _plain(word)
     found = difflib.get_close_matches(wanted, plain, n=count, cutoff=0.6)
@@ -74,6 +70,10 @@ def _plain(name: str) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary. Raises UsageError that names the file."""
+    if sys.version_info >= (3, 11):  # most commands read no TOML at all
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -86,5 +86,13 @@ def _read(path: Path) -> dict[str, Entry]:
         if not isinstance(table, Mapping) or not isinstance(table.get("model"), str):
             raise UsageError(f'{path}: [{name}] has no model = "user/repo"')
         known = {f.name: table[f.name] for f in fields(Entry) if f.name != "name" and f.name in table}
+        for key, value in known.items():
+            if type(value) is not type(getattr(_DEFAULTS, key)):
+                raise UsageError(
+                    f"{path}: [{name}] {key} = {value!r} is not a {type(getattr(_DEFAULTS, key)).__name__}"
+                )
         entries[name] = Entry(name=name, **known)
     return entries
+
+
+_DEFAULTS = Entry("", "")

@@ -6,7 +6,6 @@ Here names alone are sorted into variants, so that the same rules hold for a lis
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -149,6 +148,8 @@ def _bytes(variant: Variant, sizes: Mapping[str, int]) -> int:
 
 
 def _near_quants(selector: str, offered: Sequence[Variant]) -> str:
+    import difflib  # only a mistake needs it
+
     labels = list(dict.fromkeys(v.label for v in offered))
     if not labels:
         return "there is no GGUF model in it"

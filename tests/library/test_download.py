@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Result
 from huggingface_hub import hf_hub_download, scan_cache_dir
 from local_hub import SECRET, HubFile, LocalHub, local_hub, noise
+from support import Result
 
 REPO = "maker/Tiny-GGUF"
 Q4 = "Tiny-Q4_K_M.gguf"

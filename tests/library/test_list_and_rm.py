@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result
 from huggingface_hub import scan_cache_dir
+from support import Result
 
 from llamacli.library.index import Index, read_facts
 from llamacli.library.lock import only_one

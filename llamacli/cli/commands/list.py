@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from llamacli.cli.console import clean
 from llamacli.cli.context import Context
 from llamacli.cli.models import places
 from llamacli.cli.sizes import human_age, human_size
+from llamacli.library.catalog import catalog
 from llamacli.library.inventory import LocalModel, local_models
 
 COLUMNS = ("NAME", "QUANT", "SIZE", "CTX", "WHERE", "USED")
@@ -20,6 +22,7 @@ def list_command(
     everywhere: Annotated[
         bool, typer.Option("--all", help="Also models of Ollama, LM Studio and other tools.")
     ] = False,
+    known: Annotated[bool, typer.Option("--catalog", help="Models known by a short name, here or not.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Tab-separated, sizes in bytes, no heading.")] = False,
 ) -> None:
     """List the models on this computer; -q prints names only.
@@ -27,9 +30,13 @@ def list_command(
     \b
     llamacli list
     llamacli list --all
+    llamacli list --catalog
     llamacli list -q | fzf | xargs -o llamacli chat
     """
     here: Context = context.obj
+    if known:
+        _show_catalog(here)
+        return
     models = local_models(places(here), everywhere=everywhere)
     if here.console.json_output:
         here.console.table(COLUMNS, [], [_facts(m) for m in models])
@@ -44,10 +51,21 @@ def list_command(
         here.console.status(f"no models yet{also}\ntry: llamacli download bartowski/Llama-3.2-3B-Instruct-GGUF")
 
 
+def _show_catalog(here: Context) -> None:
+    """The names that `download` knows; not one of them is fetched by being listed."""
+    entries = catalog(here.config_dir).values()
+    rows = [(e.name, e.parameters, _tokens(e.context), e.licence, e.good_for) for e in entries]
+    here.console.table(("NAME", "WEIGHTS", "CTX", "LICENCE", "GOOD FOR"), rows, [asdict(e) for e in entries])
+
+
 def _row(model: LocalModel, now: float) -> tuple[str, ...]:
-    context = "damaged" if model.error else (f"{model.context:,}".replace(",", " ") if model.context else "")
+    context = "damaged" if model.error else _tokens(model.context)
     used = human_age(now - model.used)
     return model.name, model.quant, human_size(model.size), context, model.where, used
+
+
+def _tokens(count: int) -> str:
+    return f"{count:,}".replace(",", " ") if count else ""
 
 
 def _plain(model: LocalModel) -> tuple[object, ...]:

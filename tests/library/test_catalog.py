@@ -1,0 +1,55 @@
+"""models.toml, ours and the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Result
+
+from llamacli.errors import UsageError
+from llamacli.library.catalog import catalog, near, shipped
+from llamacli.library.names import ModelName
+
+ENTRIES = catalog()
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_entry_of_ours_is_a_repository_with_its_facts(name: str) -> None:
+    entry = ENTRIES[name]
+    assert ModelName.parse(name).kind == "alias"
+    for repo in (entry.model, entry.source):
+        assert ModelName.parse(repo).kind == "hub"
+    assert entry.licence and entry.parameters and entry.good_for and entry.context >= 512
+    assert entry.kind in ("chat", "base", "embedding")
+
+
+def test_the_first_entries_are_llamas() -> None:
+    assert all(name.startswith("llama-") for name in list(ENTRIES)[:8])
+
+
+def test_the_catalog_ships_beside_the_package() -> None:
+    assert shipped().name == "models.toml" and shipped().is_file()
+
+
+def test_the_users_entries_come_first_and_are_checked(tmp_path: Path) -> None:
+    own = tmp_path / "models.toml"
+    own.write_text('[tinyllama]\nmodel = "me/Mine"\n[new]\nmodel = "./x.gguf"\n')
+    merged = catalog(tmp_path)
+    assert merged["tinyllama"].model == "me/Mine" and merged["new"].model == "./x.gguf"
+    for bad in ("[x]\n", 'x = "y"\n', "[x]\nmodel = 3\n", '[x]\nmodel = "a/b"\ncontext = "big"\n', "[", "\xff"):
+        own.write_text(bad, encoding="latin-1")
+        with pytest.raises(UsageError, match=r"models\.toml"):
+            catalog(tmp_path)
+
+
+def test_near_names_forgive_case_and_punctuation() -> None:
+    assert near("Llama-3.2 3B", ENTRIES)[0] == "llama-3.2-3b"
+    assert near("lama3.1-8b", ENTRIES)[0] == "llama-3.1-8b"
+    assert near("zzzz", ENTRIES) == []
+
+
+def test_the_catalog_can_be_listed(invoke: Callable[..., Result]) -> None:
+    assert "llama-3.2-3b" in invoke("list", "--catalog").out
+    assert invoke("list", "--catalog", "--json").json[0]["licence"] == "llama3.2"
