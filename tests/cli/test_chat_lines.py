@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Result
+from support import Result
 
 from llamacli.cli.app import invoke as invoke_app
 from llamacli.cli.context import Context
@@ -224,8 +224,9 @@ FULL = ("-c", "256", "-n", "40", "--ignore-eos")
 def test_a_full_context_ends_a_script_with_exit_5_and_loses_nothing(chat: Chat, tmp_path: Path) -> None:
     done = chat(*["Tell me a story about a bird"] * 12, flags=FULL)
     assert done.code == 5 and "the context of 256 tokens is full" in done.err
-    path = saved(tmp_path).last().chat.path()
-    assert path[-1].role == "user" and len(path) > 4
+    tree = saved(tmp_path).last().chat
+    assert tree.path()[-1].role == "assistant" and len(tree.path()) > 4
+    assert list(tree.nodes.values())[-1].role == "user", "the question is kept beside"
 
 
 def test_the_oldest_turns_are_left_out_only_when_asked_and_never_silently(chat: Chat, tmp_path: Path) -> None:

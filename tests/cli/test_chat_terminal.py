@@ -171,3 +171,25 @@ def test_an_editor_writes_the_message(model: str, tmp_path: Path) -> None:
         terminal.wait(GREETING)
         terminal.keys(CTRL_D)
         assert terminal.end() == 0
+
+
+def test_a_full_context_is_announced_and_then_asked_about(model: str, tmp_path: Path) -> None:
+    flags = ("--temp", "0", "-t", "1", "-c", "256", "-n", "60", "--ignore-eos")
+    with Terminal("chat", model, *flags, home=tmp_path, lines=50) as terminal:
+        terminal.wait(READY)
+        for turn in (1, 2, 3):
+            terminal.keys("Tell me a story about a small bird", ENTER)
+            terminal.wait("t/s", times=turn)
+        terminal.wait("is full: the answer was cut")
+        terminal.keys("Hello", ENTER)
+        terminal.wait("go on without the oldest turns? They stay saved. [y/N]")
+        terminal.keys("n", ENTER)
+        terminal.wait("error: the input is")
+        terminal.keys("Hello", ENTER)
+        terminal.wait("[y/N]", times=2)
+        terminal.keys("y", ENTER)
+        terminal.wait("no longer sees the 2 oldest messages")
+        terminal.wait("t/s", times=4)
+        terminal.keys(CTRL_D)
+        assert terminal.end() == 0
+    assert len(chats(tmp_path).last().chat.path()) == 8

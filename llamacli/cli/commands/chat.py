@@ -105,6 +105,7 @@ def _system_text(here: Context, text: str, file: Path | None) -> str:
 def _prepare(talk: Talk, no_save: bool, system: str, files: list[str]) -> None:
     """Everything before the first message."""
     from llamacli.cli.screen.attach import block, blocks_of
+    from llamacli.runtime.defaults import described
 
     if no_save:
         talk.journal.path = None
@@ -113,6 +114,8 @@ def _prepare(talk: Talk, no_save: bool, system: str, files: list[str]) -> None:
     if talk.person and not talk.console.quiet:
         talk.say(talk.headline())
         talk.say('Type a message. """ for many lines, /help, Ctrl-D to leave.', dim=True)
+    if talk.console.verbose:
+        talk.say(f"sampling: {described(talk.sampling)}", dim=True)
     if talk.model.base:
         talk.console.warn("this model brings no chat template: it writes a dialogue on instead of answering")
     if talk.chat.damaged:

@@ -121,12 +121,21 @@ class Talk:
         self.say(f"{name}: {len(text):,} characters go with your next message")
 
     def ask(self, text: str) -> None:
-        """Send a message, with what is attached to it, and show the answer."""
-        content = "\n".join([text, *self._attached])
+        """Send a message, with what is attached to it, and show the answer.
+
+        If no answer can be made, the conversation stands where it stood before. Raises LlamacliError.
+        """
+        before, attached = self.chat.head, list(self._attached)
+        content = "\n".join([text, *attached])
         self._attached.clear()
         self.undone.clear()
         self._record(lambda: self.journal.say({"role": "user", "content": content}, created=self.context.now()))
-        self.answer()
+        try:
+            self.answer()
+        except LlamacliError:
+            self._attached = attached
+            self.go_to(before)
+            raise
 
     def answer(self, *, temp: float | None = None) -> None:
         """Let the model answer what was said last, show it, keep it. Raises ContextOverflow if it does not fit."""
