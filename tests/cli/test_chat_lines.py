@@ -80,6 +80,12 @@ def test_a_second_answer_is_a_branch_and_the_first_is_not_lost(chat: Chat, tmp_p
     assert "* 2  2 messages" in done.err
 
 
+def test_a_fixed_seed_still_gives_another_answer_and_the_same_two_each_time(chat: Chat) -> None:
+    flags = ("--temp", "1", "-s", "3", "-n", "20", "--no-save")
+    first, second = (chat("Tell me a story", "/regen", flags=flags).out.splitlines() for _ in range(2))
+    assert first == second and len(set(first)) == 2
+
+
 def test_a_named_branch_is_found_again(chat: Chat, tmp_path: Path) -> None:
     done = chat("Hello", "/branch start", "Tell me a story", "/switch start", "/title Two ways", "/branches")
     assert done.code == 0 and "start: assistant: Hello! Do you want" in done.err

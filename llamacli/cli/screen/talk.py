@@ -140,6 +140,9 @@ class Talk:
     def answer(self, *, temp: float | None = None) -> None:
         """Let the model answer what was said last, show it, keep it. Raises ContextOverflow if it does not fit."""
         sampling = self.sampling if temp is None else replace(self.sampling, temp=temp)
+        if sampling.seed is not None:  # the same question again must not give the same answer again
+            others = sum(node.parent == self.chat.head for node in self.chat.nodes.values())
+            sampling = replace(sampling, seed=(sampling.seed + others) % (1 << 32))
         while True:
             try:
                 answer = self._generate(sampling)
