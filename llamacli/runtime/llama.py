@@ -26,6 +26,7 @@ from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
 from llamacli.runtime.text import StopStrings, Utf8Stream
+from llamacli.runtime.text_mends import TextMends
 from llamacli.runtime.vocab import END, Vocab, as_text, control_names
 
 OnLoading = Callable[[float], None]
@@ -63,7 +64,7 @@ class LlamaEngine:
         self._model = _load(self._lib, gguf, settings, progress)
         try:
             self._refuse_unsuited()
-            self.vocab = Vocab(self._lib, self._model, known_text(gguf))
+            self.vocab = Vocab(self._lib, self._model, known_text(gguf), TextMends.from_gguf(gguf))
             self._evaluator = Evaluator(self._lib, self._model, settings, self.threads)
             self._evaluator.use_adapters(self._load_adapters())
         except BaseException:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from typing import Any, Final
 
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.known_text import KnownText
 from llamacli.runtime.messages import Prompt
+from llamacli.runtime.text_mends import LONGEST_WORD, NO_MENDS, TextMends, bounded
 
 # Attributes of a token, as `llama_token_attr` numbers them.
 UNKNOWN, CONTROL, LSTRIP, RSTRIP = 1 << 0, 1 << 3, 1 << 7, 1 << 8
@@ -19,6 +21,9 @@ _CONTROL_TYPES = (2, 3)
 END: Final = None
 """Stands in the table of pieces for a token that ends the answer."""
 
+HARMONY_MARKS: Final = ("<|start|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|end|>")
+_INSIDE_MARK = re.compile("(?<=<)(?=" + "|".join(re.escape(name[1:]) for name in HARMONY_MARKS) + ")")
+
 TokenText = str | bytes | None
 """Text of a token: `str` where its bytes are whole characters, `bytes` where they are not, END for a final token."""
 
@@ -26,14 +31,28 @@ TokenText = str | bytes | None
 class Vocab:
     """Tokens of one loaded model. `library` is the module of C functions."""
 
-    def __init__(self, library: Any, model: Any, known: KnownText | None = None) -> None:
+    def __init__(self, library: Any, model: Any, known: KnownText | None = None, mends: TextMends = NO_MENDS) -> None:
         self._known = known
+        self._mends = mends
         self._lib = library
         self._vocab = library.llama_model_get_vocab(model)
         self._buffer = ctypes.create_string_buffer(256)
         self._attributes: dict[int, int] = {}
         self.size: int = library.llama_vocab_n_tokens(self._vocab)
         self.texts: dict[int, TokenText] = {}
+        self._forced = self._forced_marks()
+
+    def _forced_marks(self) -> dict[int, str]:
+        """Turn marks that the engine finds in any text, whoever wrote it, because it wants them shown.
+
+        It does so with gpt-oss's, whatever the file says of them. Here they count as the control tokens they are.
+        """
+        if self._known is not None:  # a small vocabulary, whose engine must not see unknown characters
+            return {}
+        found = {name: self._encode(name, False, False) for name in HARMONY_MARKS}
+        if len(found["<|start|>"]) != 1 or len(found["<|message|>"]) != 1:
+            return {}
+        return {ids[0]: name for name, ids in found.items() if len(ids) == 1}
 
     @property
     def pointer(self) -> Any:
@@ -49,7 +68,7 @@ class Vocab:
         return self.texts[token]
 
     def _text(self, token: int) -> TokenText:
-        if self._lib.llama_vocab_is_eog(self._vocab, token):
+        if self._ends(token):
             return END
         return as_text(self.piece(token))
 
@@ -77,12 +96,16 @@ class Vocab:
 
     def end_tokens(self) -> list[int]:
         """All tokens that end an answer."""
-        is_end = self._lib.llama_vocab_is_eog
-        return [token for token in range(self.size) if is_end(self._vocab, token)]
+        return [token for token in range(self.size) if self._ends(token)]
+
+    def _ends(self, token: int) -> bool:
+        if token in self._mends.ordinary:
+            return False
+        return token in self._mends.ends or bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
     def is_control(self, token: int) -> bool:
         """Whether a token steers the model instead of being text."""
-        return bool(self._attribute(token) & (CONTROL | UNKNOWN))
+        return token in self._forced or bool(self._attribute(token) & (CONTROL | UNKNOWN))
 
     def _attribute(self, token: int) -> int:
         if token not in self._attributes:
@@ -93,13 +116,29 @@ class Vocab:
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of plain text. `parse_special` recognises control tokens: never for what a user wrote."""
+        if self._forced and not parse_special and "<|" in text:
+            # The mark is cut in two: what a user writes is text.
+            text_parts = _INSIDE_MARK.split(text)
+            ids = self._in_parts(text_parts[0], add_special, False)
+            return ids + [token for part in text_parts[1:] for token in self._in_parts(part, False, False)]
         if self._known is None:
-            return self._encode(text, add_special, parse_special)
+            return self._in_parts(text, add_special, parse_special)
         out = self._encode("", True, False) if add_special else []
         for is_known, part in self._known.stretches(text, special=parse_special):
             # The engine puts a space before each piece, as the vocabulary wants it at the start of a text.
             inner = part.removeprefix(" ") if out and is_known else part
             out += self._encode(inner, False, parse_special) if is_known else [self._known.unknown]
+        return out
+
+    def _in_parts(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
+        """Ids of text in which no word is longer than the engine bears."""
+        parts = [text] if self._mends.engine_prefixes or len(text) <= LONGEST_WORD else list(bounded(text))
+        out = self._encode(parts[0], add_special, parse_special)
+        if len(parts) > 1:
+            end = [out.pop()] if add_special and self._lib.llama_vocab_get_add_eos(self._vocab) else []
+            for part in parts[1:]:
+                out += self._encode(part, False, parse_special)
+            out += end
         return out
 
     def _encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
@@ -132,19 +171,33 @@ class Vocab:
             text.clear()
             joined = joined.lstrip() if strip_next else joined
             joined = joined.rstrip() if strip_end else joined
-            out.extend(self.encode(joined, add_special=first))
-            first = False
+            at_start = not out
+            if first:
+                out.extend(self._mends.prefix or self._front())
+                first = False
+            for stretch in self._mends.stretches(joined, first=at_start):
+                out.extend(self.encode(stretch))
 
         for part in self._parts(prompt):
             if isinstance(part, str):
                 text.append(part)
                 continue
             attribute = self._attribute(part)
-            flush(bool(attribute & LSTRIP))
+            flush(bool(attribute & LSTRIP) or part in self._mends.strip_left)
             out.append(part)
-            strip_next = bool(attribute & RSTRIP)
+            strip_next = bool(attribute & RSTRIP) or part in self._mends.strip_right
         flush(False)
-        return out
+        return [*out, *self._back()] if add_special else out
+
+    def _front(self) -> list[int]:
+        """What the engine puts in front of a prompt."""
+        ids = self._encode("", True, False)
+        return ids[: len(ids) - len(self._back())]
+
+    def _back(self) -> list[int]:
+        """What the engine puts behind a prompt."""
+        adds = self._lib.llama_vocab_get_add_eos(self._vocab)
+        return self._encode("", True, False)[-1:] if adds else []
 
     def _parts(self, prompt: Prompt) -> list[str | int]:
         """The prompt as stretches of text and control tokens, in order."""

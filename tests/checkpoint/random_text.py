@@ -7,13 +7,15 @@ import sys
 import unicodedata
 from functools import lru_cache
 
-WORDS = (
-    "the The THE hello Hello don't DON'T it's I'll we've he'd 'tis 'S 'lL naïve café Ünïcode résumé straße ǅ ŉ "
-    "iPhone camelCase SCREAMING_SNAKE x86_64 3.14 1,000,000 12345678 0xFF 1st 2nd ½ ² ٣ ४५६ Ⅻ "
-    "привет Мир κόσμε שלום مرحبا नमस्ते हिन्दी ภาษาไทย 你好 世界 日本語 カタカナ ひらがな 한국어 안녕 "
-    "Việt ế é Å ﬁ ﷺ 🦙 👩‍👩‍👧‍👦 🇩🇪 👍🏽 … — – “quoted” ‘x’ «y» <b> </i> <|x|> [1] {json:1} // /* */ && || == != -> "
-    "def return \\n \\t foo(bar) a.b.c user@host http://x.y/z?q=1#f $5 €7 #tag @me 100% C++ ~/.x `code` ▁ Ġ Ċ"
-).split()
+WORD_LIST = (
+    "the The THE hello Hello don't DON'T it's I'll we've he'd 'tis 'S 'lL naïve café Ünïcode résumé "
+    "straße ǅ ŉ iPhone camelCase SCREAMING_SNAKE x86_64 3.14 1,000,000 12345678 0xFF 1st 2nd ½ ² ٣ "
+    "४५६ Ⅻ привет Мир κόσμε שלום مرحبا नमस्ते हिन्दी ภาษาไทย 你好 世界 日本語 カタカナ ひらがな 한국어 안녕 Việt ế é Å ﬁ "
+    "ﷺ 🦙 👩\u200d👩\u200d👧\u200d👦 🇩🇪 👍🏽 … — – “quoted” ‘x’ «y» <b> </i> <|x|> [1] {json:1} // /* */ && || == != -> def "
+    "return \\n \\t foo(bar) a.b.c user@host http://x.y/z?q=1#f $5 €7 #tag @me 100% C++ ~/.x `code` ▁ Ġ "
+    "Ċ "
+)
+WORDS = WORD_LIST.split()
 SPACES = (" ", " ", " ", " ", " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", " \n", "\n ", "\u00a0", "\u3000", "\u2009")
 JOINS = ("", "", "'", "-", "_", ".", ", ", "/", "!", "?!", "...", "''", '"')
 
@@ -26,9 +28,8 @@ def assigned() -> str:
         character = chr(point)
         if unicodedata.category(character) in ("Cn", "Cs", "Co"):
             continue
-        if 0x3400 <= point < 0xD7A4 or point >= 0x17000:
-            if point % 37:
-                continue
+        if (0x3400 <= point < 0xD7A4 or point >= 0x17000) and point % 37:
+            continue
         kept.append(character)
     return "".join(kept)
 

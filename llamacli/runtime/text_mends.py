@@ -1,0 +1,116 @@
+"""What a tokenizer does and the engine does not, done to the text before the engine sees it.
+
+Our converter writes under `tokenizer.llamacli.*` what the engine's own keys cannot say: a Unicode form, a space in
+front, where words end. Files of other programs have no such keys; for them only the longest words are cut.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llamacli.formats.gguf_reader import GGUF
+
+LONGEST_WORD = 1000
+"""Characters without a break that the engine gets at once. It matches expressions recursively: a word of 25,000
+characters overflows a stack of 8 MiB and ends the process, and threads have less."""
+
+_UNBROKEN = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|\s{{{LONGEST_WORD + 1},}}")
+_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+_SPACES = (" ", "\N{LOWER ONE EIGHTH BLOCK}")
+
+
+@dataclass(frozen=True)
+class TextMends:
+    """The mends of one vocabulary; see the converter's `Mends` for what each means."""
+
+    normalizer: str = ""
+    space_prefix: str = ""
+    cuts_before: str = ""
+    engine_prefixes: bool = False
+    """Whether the engine puts a space in front of every stretch by itself."""
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    strip_left: frozenset[int] = frozenset()
+    strip_right: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+    """Tokens that end an answer and that the engine does not know as such."""
+    ordinary: frozenset[int] = frozenset()
+    """Tokens of ordinary text that the engine takes for the end of an answer."""
+
+    @classmethod
+    def from_gguf(cls, gguf: GGUF) -> TextMends:
+        """The mends that a file's metadata ask for."""
+
+        def text(name: str) -> str:
+            value = gguf.get(f"tokenizer.llamacli.{name}", "")
+            return value if isinstance(value, str) else ""
+
+        def ids(name: str) -> tuple[int, ...]:
+            value = gguf.get(f"tokenizer.llamacli.{name}", ())
+            return value if isinstance(value, tuple) and all(type(item) is int for item in value) else ()
+
+        return cls(
+            normalizer=text("normalizer") if text("normalizer") in _FORMS else "",
+            space_prefix=text("space_prefix"),
+            cuts_before=text("cuts_before"),
+            engine_prefixes=gguf.get("tokenizer.ggml.model") == "llama"
+            and gguf.get("tokenizer.ggml.add_space_prefix", True) is True,
+            prefix=ids("prefix"),
+            suffix=ids("suffix"),
+            strip_left=frozenset(ids("strip_left")),
+            strip_right=frozenset(ids("strip_right")),
+            ends=frozenset(ids("end_of_turn")),
+            ordinary=frozenset(ids("ordinary")),
+        )
+
+    def stretches(self, text: str, *, first: bool) -> Iterator[str]:
+        """A stretch of text between control tokens, mended, as the pieces to be tokenized one by one.
+
+        `first`: nothing stands in front of it but BOS.
+        """
+        if self.normalizer:
+            text = unicodedata.normalize(self.normalizer, text)  # type: ignore[arg-type]
+        yield from self._cut(self._with_space(text, first))
+
+    def _with_space(self, text: str, first: bool) -> str:
+        if not text or not (self.space_prefix == "missing" or (self.space_prefix == "first" and first)):
+            return text
+        if self.engine_prefixes:  # it adds one in any case
+            return text[1:] if text.startswith(_SPACES) and len(text) > 1 else text
+        return text if text.startswith(_SPACES) else f" {text}"
+
+    def _cut(self, text: str) -> Iterator[str]:
+        start = 0
+        for place in range(1, len(text)) if self.cuts_before else ():
+            if text[place] in self.cuts_before and unicodedata.category(text[place - 1])[0] in "LM":
+                yield text[start:place]
+                start = place
+        if start < len(text):
+            yield text[start:]
+
+
+NO_MENDS = TextMends()
+
+
+def bounded(text: str) -> Iterator[str]:
+    """`text` in parts of which none has a word, or a run of white space, longer than LONGEST_WORD."""
+    start = 0
+    for run in _UNBROKEN.finditer(text):
+        place = run.start()
+        while run.end() - place > LONGEST_WORD:
+            end = _break(text, place, place + LONGEST_WORD)
+            yield text[start:end]
+            start = place = end
+    if start < len(text):
+        yield text[start:]
+
+
+def _break(text: str, start: int, end: int) -> int:
+    """A place near `end` to cut: after a sign that is no letter, if there is one in the last quarter."""
+    for place in range(end, end - (end - start) // 4, -1):
+        if not text[place - 1].isalnum():
+            return place
+    return end
