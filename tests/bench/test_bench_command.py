@@ -105,6 +105,7 @@ def test_a_regression_exits_1_only_when_asked(invoke: Any, model: Path, tmp_path
         (("-t", "0"), 2),
         (("-t", "100000"), 2),
         (("-dev", "NoSuchDevice"), 2),
+        (("-d", "999999999"), 6),
         (("--compare", "last"), 3),
     ],
     ids=str,

@@ -180,7 +180,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_bare_llamacli_on_a_terminal_shows_the_machine_and_what_to_try(tmp_path: Path) -> None:
+def test_bare_llamacli_on_a_terminal_shows_the_machine_and_what_to_try(
+    tmp_path: Path, converted: Callable[..., Path]
+) -> None:
     models = tmp_path / ".ollama" / "models"
     manifest = models / "manifests/registry.ollama.ai/library/tiny/1b"
     manifest.parent.mkdir(parents=True)
@@ -188,13 +190,14 @@ def test_bare_llamacli_on_a_terminal_shows_the_machine_and_what_to_try(tmp_path:
     layer = f'{{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:{digest}"}}'
     manifest.write_text(f'{{"layers": [{layer}]}}')
     (models / "blobs").mkdir()
-    (models / "blobs" / f"sha256-{digest}").write_bytes(b"GGUF" + bytes(1000))
+    (models / "blobs" / f"sha256-{digest}").write_bytes(converted("stories260K-hf", "F32").read_bytes())
     env = {"LLAMACLI_HOME": str(tmp_path / "own"), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     out = Terminal()
     here = Context(Console(out, io.StringIO(), env), env=env, home=tmp_path, cwd=tmp_path)
     assert invoke_app([], here) == 0
     text = out.getvalue()
     assert "This machine: " in text and "RAM" in text and "engine" in text
+    assert "You have 1 model here, 1 of them from other tools" in text
     assert "llamacli chat ollama:tiny:1b" in text
     assert "Usage:" not in text
 

@@ -165,6 +165,17 @@ def _handler(hub: LocalHub, host: str) -> type[BaseHTTPRequestHandler]:
             else:
                 self.bytes_of(unquote(urlsplit(self.path).path)[1:])
 
+        def do_HEAD(self) -> None:
+            """What huggingface_hub asks before it fetches."""
+            name, file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", unquote(self.path)).groups()  # type: ignore[union-attr]
+            repo, entry = hub.repos[name], hub.repos[name].files[file]
+            common = {"X-Repo-Commit": repo.commit, "X-Linked-Size": str(len(entry.content))}
+            if entry.lfs:
+                target = {"Location": f"{hub.cdn}/{name}/{file}", "X-Linked-ETag": f'"{entry.digest}"'}
+                self.head(302, {**common, **target, "Content-Length": "0"})
+            else:
+                self.head(200, {**common, "ETag": f'"{entry.digest}"', "Content-Length": str(len(entry.content))})
+
         def hub_get(self) -> None:
             path = unquote(urlsplit(self.path).path)
             for old, new in hub.moved.items():

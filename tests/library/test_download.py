@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir
 from local_hub import SECRET, HubFile, LocalHub, local_hub, noise
+
+from llamacli.cli.context import Context
+from llamacli.cli.models import obtain
+from llamacli.errors import NotFound, UsageError
 from support import Result
 
 REPO = "maker/Tiny-GGUF"
@@ -70,10 +74,10 @@ def test_other_programs_find_what_we_fetched(llamacli: Invoke, hub: LocalHub, ca
     assert hf_hub_download(REPO, Q4, cache_dir=cache, local_files_only=True) == path
 
 
-def test_we_find_what_another_program_fetched_without_the_network(
-    llamacli: Invoke, hub: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = llamacli("download", f"{REPO}:Q4_K_M").out.strip()
+def test_we_find_what_another_program_fetched_without_the_network(llamacli: Invoke, hub: LocalHub, cache: Path) -> None:
+    path = hf_hub_download(REPO, Q4, cache_dir=cache, endpoint=hub.url)
+    assert not llamacli("download", f"{REPO}:Q4_K_M").code
+    assert len(hub.asked("cdn")) == 1, "what huggingface_hub has fetched is not fetched again"
     hub.requests.clear()
     assert llamacli("download", f"{REPO}:Q4_K_M", "--offline").out.strip() == path
     assert llamacli("download", REPO, HF_HUB_OFFLINE="1").out.strip() == path
@@ -514,3 +518,23 @@ def test_a_disk_that_is_too_small_is_noticed_before(llamacli: Invoke, hub: Local
     refused = llamacli("download", "a/Huge:Q4_K_M", "-y")
     assert refused.code == 12 and "too small" in refused.err and not hub.asked("cdn")
     assert llamacli("download", "a/Huge").code == 6
+
+
+# -- a command that needs a model ----------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_here_is_fetched_only_when_that_was_asked_for(
+    context: Callable[..., Context], hub: LocalHub
+) -> None:
+    here = context(HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
+    with pytest.raises(NotFound) as caught:
+        obtain(here, f"{REPO}:Q8_0")
+    assert caught.value.hint.startswith(f"llamacli download {REPO}:Q8_0") and not hub.requests
+    path = obtain(here, f"{REPO}:Q8_0", pull=True)
+    assert path.read_bytes() == hub.repos[REPO].files["Tiny-Q8_0.gguf"].content
+    hub.requests.clear()
+    assert obtain(here, f"{REPO}:Q8_0") == obtain(here, f"{REPO}:Q8_0", pull=True) == path
+    assert not hub.requests
+    hub.add("a/Base", {"model.safetensors": b"w", "config.json": b"{}"})
+    with pytest.raises(UsageError, match="no GGUF to run"):
+        obtain(here, "a/Base", pull=True)

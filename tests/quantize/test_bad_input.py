@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MODELS, SHARED, Result
+from support import MODELS, SHARED, Result
 
 Break = Callable[[Path], object]
 SMALL = MODELS["tinystories-656k-bf16"]
@@ -179,7 +179,9 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
 @pytest.mark.parametrize("case", ARGUMENTS)
 def test_bad_arguments(case: str, tmp_path: Path, invoke: Callable[..., Result]) -> None:
     arguments, code, word = ARGUMENTS[case]
-    done = invoke("quantize", *(a.format(src=SMALL, wide=MODELS["tinystories-656k-wide256"], out=tmp_path) for a in arguments))
+    done = invoke(
+        "quantize", *(a.format(src=SMALL, wide=MODELS["tinystories-656k-wide256"], out=tmp_path) for a in arguments)
+    )
     assert done.code == code, done.err
     assert word in done.err.splitlines()[-2 if "\n  " in done.err else -1] or word in done.err
     assert not list(tmp_path.glob("**/*.gguf")) and not list(tmp_path.glob("**/*.part"))

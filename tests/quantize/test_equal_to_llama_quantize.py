@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MODELS, ROOT
+from support import MODELS, ROOT
 
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.quantize.kernels import kernel_named

@@ -21,7 +21,8 @@ import pytest
 from numpy.typing import NDArray
 
 from llamacli.formats.tensor_types import BY_NAME
-from llamacli.quantize.fast.kernel import METHODS, FastKernel
+from llamacli.quantize.fast.kernel import FastKernel
+from llamacli.quantize.fast.methods import METHODS
 from llamacli.quantize.kernels import ggml_kernel, kernel_named
 
 TYPES = sorted(METHODS)

@@ -82,10 +82,10 @@ def test_the_context_grows_while_an_answer_is_written(
     answers = []
     for room in (10, 2048):
         monkeypatch.setattr(llama, "EXPECTED_ANSWER", room)
-        with open_engine(converted("stories260K-hf", "F32"), EngineSettings(threads=1, ctx_size=1024)) as engine:
+        with open_engine(converted("stories260K-hf", "F32"), EngineSettings(threads=1, ctx_size=512)) as engine:
             answers.append(told(engine.generate(ids(engine, "Once upon a time"), sampling)))
     assert answers[0][0] == answers[1][0]
-    assert [last.usage.completion for _, last in answers if last.usage] == [1024 - 5 + 1] * 2
+    assert [last.usage.completion for _, last in answers if last.usage] == [512 - 5 + 1] * 2
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(engine: LlamaEngine) -> None:
