@@ -161,7 +161,7 @@ def holder(folder: Path, crowd: list[subprocess.Popen[str]]) -> subprocess.Popen
 
 def speed(hub: LocalHub, folder: Path, options: argparse.Namespace) -> bool:
     """Wall and processor time for one large file, beside curl."""
-    hub.add("t/Speed", {FILE: noise(options.size * MB)})
+    hub.add("t/Speed", {FILE: noise(10 * MB) * (options.size // 10)})
     for name, command in {
         "llamacli": [sys.executable, "-m", "llamacli", "download", "t/Speed:Q4_K_M", "-q"],
         "curl": ["curl", "-sLo", str(folder / "curl.out"), f"{hub.url}/t/Speed/resolve/main/{FILE}"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llamacli.cli.context import Context
-from llamacli.errors import UsageError
+from llamacli.errors import NotFound, UsageError
 from llamacli.library.catalog import read_toml
 from llamacli.library.find import find_model
 from llamacli.library.memory import memory_budget
@@ -25,6 +25,27 @@ def model_path(context: Context, name: str | None) -> Path:
             "name one (llamacli list shows what is here), or set LLAMACLI_MODEL",
         )
     return find_model(places(context), context.cwd, text, memory_budget())
+
+
+def obtain(context: Context, name: str | None, *, pull: bool = False) -> Path:
+    """As `model_path`; what is not here but on the Hub is downloaded with `pull`, or after asking on a terminal.
+
+    Elsewhere NotFound (exit 3) names the command, so that no script fetches gigabytes by surprise.
+    """
+    try:
+        return model_path(context, name)
+    except NotFound as error:
+        console = context.console
+        if context.offline or not (pull or (console.err_is_terminal and not console.no_input)):
+            raise
+        from llamacli.cli.downloading import Downloads  # TLS and threads, only for who needs them
+
+        downloads = Downloads(context)
+        wanted = downloads.name(name or default_model(context), "")
+        if wanted.kind != "hub":
+            raise
+        console.status(error.message)
+        return downloads.ask_and_fetch(wanted, yes=pull)
 
 
 def default_model(context: Context) -> str:

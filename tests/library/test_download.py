@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir
 from local_hub import SECRET, HubFile, LocalHub, local_hub, noise
+from support import Result
 
 from llamacli.cli.context import Context
 from llamacli.cli.models import obtain
 from llamacli.errors import NotFound, UsageError
-from support import Result
 
 REPO = "maker/Tiny-GGUF"
 Q4 = "Tiny-Q4_K_M.gguf"
