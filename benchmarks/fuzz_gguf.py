@@ -1,8 +1,9 @@
-"""Does anything that our strict reader accepts end the engine's process? `fuzz_gguf.py [COUNT] [SEED]`
+"""Does anything that our strict reader accepts end the engine's process? `fuzz_gguf.py [COUNT] [SEED] [FILE...]`
 
-Breaks tiny whole models in their structure (keys, values, types, tensors, vocabulary) and in their bytes, asks the
-reader and its safety check, and gives what they accept, and some of what they refuse, to the real engine in a process
-of its own (fork, so POSIX only). Prints a table of both verdicts; exits 1 if an accepted file crashed or hung.
+Breaks tiny whole models, or those given as FILEs, in their structure (keys, values, types, tensors, vocabulary) and in
+their bytes, asks the reader and its safety check, and gives each to the real engine in a process of its own (fork, so
+POSIX only). Prints a table of both verdicts; exits 1 if an accepted file crashed or hung. FUZZ_KEEP names a folder in
+which those stay, and those that were refused although the engine loads them.
 """
 
 from __future__ import annotations
@@ -49,9 +50,20 @@ MORE_KEYS = (
 )  # fmt: skip
 
 
-def mutant(source: random.Random) -> bytes:
+def base(path: Path) -> Model:
+    """A model file taken apart."""
+    file = read_gguf(path)
+    raw = path.read_bytes()
+    tensors = [
+        Tensor(t.name, t.shape, t.type, raw[file.tensor_start(t) : file.tensor_start(t) + t.size_bytes])
+        for t in file.tensors
+    ]
+    return Model(file.metadata, tensors, file.alignment)
+
+
+def mutant(source: random.Random, bases: list[Model]) -> bytes:
     """The bytes of one broken file."""
-    model = source.choice((tiny_model, tiny_model, tiny_bpe_model, tiny_expert_model))()
+    model = source.choice(bases)
     for _ in range(source.choice((1, 1, 1, 2, 3))):
         model = source.choice(STRUCTURAL)(model, source)
     data = model.encode()
@@ -115,7 +127,7 @@ def _other_array(value: Value, source: random.Random) -> Value:
 def _retype_tensor(model: Model, source: random.Random) -> Model:
     tensor = source.choice(list(model.tensors))
     kind = source.choice([t for t in TENSOR_TYPES if tensor.shape[0] % t.block_size == 0])
-    return model.with_tensor(tensor.name, type=kind)
+    return model.with_tensor(tensor.name, type=kind, data=None)
 
 
 def _reshape_tensor(model: Model, source: random.Random) -> Model:
@@ -130,7 +142,8 @@ def _reshape_tensor(model: Model, source: random.Random) -> Model:
             shape[source.randrange(len(shape))] = source.choice((1, 2, 32, 63, 128, 262))
         case _:
             shape = shape[:1]
-    return model.with_tensor(tensor.name, shape=tuple(shape[:4]))
+    shape[0] -= shape[0] % tensor.type.block_size
+    return model.with_tensor(tensor.name, shape=tuple(shape[:4]), data=None)
 
 
 def _rename_tensor(model: Model, source: random.Random) -> Model:
@@ -177,7 +190,9 @@ def _other_architecture(model: Model, source: random.Random) -> Model:
 
 
 def _other_heads(model: Model, source: random.Random) -> Model:
-    """Heads that still agree with the shapes of the tensors, and other sizes that then do not."""
+    """Heads that still agree with the shapes of a tiny model's tensors, and with each other or not."""
+    if "llama.block_count" not in model.metadata:
+        return _change_value(model, source)
     heads, shared = source.choice(((4, 4), (2, 1), (8, 4), (1, 1), (3, 3), (64, 32), (4, 3)))
     size = 64 // heads
     model = model.with_key("llama.attention.head_count", Value(ValueType.UINT32, heads))
@@ -252,12 +267,14 @@ def main() -> int:
     os.environ["GGML_NO_BACKTRACE"] = "1"
     import llama_cpp  # noqa: F401 - once, for all children
 
+    bases = [base(Path(name)) for name in sys.argv[3:]]
+    bases = bases or [tiny_model(), tiny_model(), tiny_bpe_model(), tiny_expert_model()]
     keep = Path(os.environ.get("FUZZ_KEEP", tempfile.mkdtemp()))
     results: collections.Counter[tuple[str, str]] = collections.Counter()
     slowest = 0.0
     for number in range(count):
         path = keep / f"{seed}-{number}.gguf"
-        path.write_bytes(mutant(random.Random(seed * 1_000_003 + number)))
+        path.write_bytes(mutant(random.Random(seed * 1_000_003 + number), bases))
         start = time.perf_counter()
         ours = verdict(path)
         slowest = max(slowest, time.perf_counter() - start)

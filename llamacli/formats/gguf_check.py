@@ -9,6 +9,7 @@ refused: an odd file that the engine loads, or rejects with a message of its own
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 
 from llamacli.errors import CorruptFile, LlamacliError, Unsupported
@@ -18,6 +19,7 @@ from llamacli.formats.tensor_types import F32, F64, I8, I16, I32, I64, Q8_1, Q8_
 
 MAX_BLOCKS = 512
 MAX_EXPERTS = 1024
+MAX_WINDOW = 1 << 24
 MAPPED_ALIGNMENT = 32
 """Bytes: ggml places weights where they lie in the mapped file and wants them aligned so."""
 
@@ -59,6 +61,10 @@ NO_PRODUCT: tuple[TensorType, ...] = (I8, I16, I32, I64, F64, Q8_1, Q8_K)
 INDEX_TENSORS = ("d2t", "ffn_gate_tid2eid.weight", "masked_embd_ordering.weight")
 """Ends of the names of tensors that hold whole numbers by design."""
 
+QUERIES = ("attn_qkv.weight", "attn_q.weight", "attn_q_a.weight", "attn_q_b.weight")
+"""Where queries may come from; one of them stands in every block with attention."""
+
+_BLOCK_TENSOR = re.compile(r"blk\.(?P<block>\d+)\.(?P<name>.+)")
 _HINT = "the engine would crash on it; get the file from its maker again, or convert the model again"
 
 
@@ -156,7 +162,10 @@ def _check_norms(gguf: GGUF) -> None:
             raise _fault(gguf, f"{{arch}}.attention.{name} is {value}")
 
 
-def _check_pooling(gguf: GGUF) -> None:
+def _check_sizes(gguf: GGUF) -> None:
+    window = max(_numbers(gguf, "{arch}.attention.sliding_window"), default=0)
+    if window > MAX_WINDOW:
+        raise _fault(gguf, f"{{arch}}.attention.sliding_window is {window:,}, and memory is taken for all of it")
     pooling = _number(gguf, "{arch}.pooling_type")
     if pooling is not None and pooling not in POOLINGS:
         raise _fault(gguf, f"{{arch}}.pooling_type is {pooling}, which is unknown")
@@ -190,6 +199,23 @@ def _check_tensor_types(gguf: GGUF) -> None:
             raise _wrong_type(gguf, tensor, "where the engine needs F32")
 
 
+def _check_blocks_are_whole(gguf: GGUF) -> None:
+    """What a family may store in two ways is optional to the engine, which then follows a null pointer."""
+    blocks: dict[str, set[str]] = {}
+    for tensor in gguf.tensors:
+        if match := _BLOCK_TENSOR.fullmatch(tensor.name):
+            blocks.setdefault(match["block"], set()).add(match["name"])
+    for block, names in blocks.items():
+        if "attn_output.weight" in names and not names.intersection(QUERIES):
+            raise _fault(gguf, f"block {block} has attention without queries")
+        for ending in ("", "_exps", "_shexp"):
+            down, up = f"ffn_down{ending}.weight", (f"ffn_up{ending}.weight", f"ffn_gate_up{ending}.weight")
+            if (down in names) != bool(names.intersection(up)):
+                raise _fault(gguf, f"block {block} has half of a feed-forward network")
+        if "ffn_norm.weight" in names and not any(name.startswith("ffn_down") for name in names):
+            raise _fault(gguf, f"block {block} has no feed-forward network")
+
+
 def _must_be_f32(tensor: TensorInfo) -> bool:
     columns_only = all(size == 1 for size in tensor.shape[1:])
     return columns_only or tensor.name.endswith(MATRIX_ONLY_F32)
@@ -201,10 +227,11 @@ RULES: tuple[Callable[[GGUF], None], ...] = (
     _check_heads,
     _check_rope,
     _check_norms,
-    _check_pooling,
+    _check_sizes,
     _check_state_space,
     _check_placement,
     _check_tensor_types,
+    _check_blocks_are_whole,
 )
 
 
