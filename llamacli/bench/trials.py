@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from llamacli.bench.cases import Case
-from llamacli.errors import UsageError
+from llamacli.errors import DoesNotFit, UsageError
 from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.progress import Progress
@@ -144,7 +144,15 @@ class _Bench:
         return self._models[settings]
 
     def _make_room(self, wanted: ModelSettings, size: int) -> None:
-        """Free what was used longest ago until `size` more bytes fit, or nothing is left to free."""
+        """Free what was used longest ago until `size` more bytes fit, or nothing is left to free.
+
+        Weights alone may exceed what is free, since they are mapped; a context may not.
+        """
+        if size > self._available:
+            raise DoesNotFit(
+                f"{wanted.path.name}: the context needs {size / 1e9:.1f} GB, and {self._available / 1e9:.1f} GB are free",
+                "measure shorter prompts or depths, or -ctk q8_0 -ctv q8_0",
+            )
         if wanted not in self._models:
             size += self._headers[wanted.path].size_bytes
         while self._contexts and self._held_bytes() + size > self._available:

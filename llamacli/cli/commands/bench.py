@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,13 +108,18 @@ def _form(output: str, json_output: bool) -> str:
 def _measure(here: Context, paths: Sequence[Path], grid: Grid, repetitions: int, warm_up: bool) -> list[Record]:
     from llamacli.bench.cases import all_cases
     from llamacli.bench.trials import check_cases, measure
+    from llamacli.runtime import bindings
     from llamacli.runtime.memory import memory
     from llamacli.runtime.processors import processor
 
     cases = all_cases(paths, grid)
     check_cases(cases, processor().logical)
+    if here.console.verbose >= 2:
+        bindings.listen(here.console.status)
     with here.console.progress("bench", len(cases) * repetitions, unit="runs") as progress:
-        measured = measure(cases, repetitions, available=memory().available, progress=progress, warm_up=warm_up)
+        measured = measure(
+            cases, repetitions, available=memory().available or sys.maxsize, progress=progress, warm_up=warm_up
+        )
     return _records(measured)
 
 
