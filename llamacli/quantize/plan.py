@@ -11,10 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from llamacli.errors import UsageError
 from llamacli.formats.gguf_values import Value, boolean, f32, i32, string, u32
@@ -22,22 +18,13 @@ from llamacli.formats.gguf_writer import FileLayout, lay_out_split
 from llamacli.formats.rows import Rows, row_count
 from llamacli.formats.tensor_types import TensorType
 from llamacli.quantize.choose import Choice, choose_types, require_matrix
+from llamacli.quantize.importance import Importance, ImportanceMatrix
 from llamacli.quantize.model import Model
 from llamacli.quantize.overrides import Overrides
 from llamacli.quantize.place import Model as Measures
 from llamacli.quantize.prune import blocks_left, prune_layers
 from llamacli.quantize.recipes import Recipe
 from llamacli.quantize.roles import Shape
-
-
-class Importance(Protocol):
-    """How much an error in each column matters: an importance matrix."""
-
-    def metadata(self) -> Mapping[str, Value]:
-        """The keys that say which matrix was used."""
-
-    def weights_for(self, name: str, expert: int) -> NDArray[np.float32] | None:
-        """One non-negative float32 per column of a tensor (of one expert of it), or None if nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +71,8 @@ class Plan:
     parts: tuple[tuple[PlannedTensor, ...], ...]
     layouts: tuple[FileLayout, ...]
     warnings: tuple[str, ...] = ()
+    importance: Importance | None = None
+    """How much an error in each column matters."""
 
     @property
     def tensors(self) -> tuple[PlannedTensor, ...]:
@@ -125,7 +114,7 @@ class PlanOptions:
     prune: frozenset[int] = frozenset()
     keep_split: bool = False
     split_max_bytes: int = 0
-    importance: Importance | None = None
+    importance: ImportanceMatrix | None = None
 
 
 def make_plan(model: Model, recipe: Recipe, options: PlanOptions) -> Plan:
@@ -138,24 +127,25 @@ def make_plan(model: Model, recipe: Recipe, options: PlanOptions) -> Plan:
     shapes = [Shape(name, tuple(reversed(model.tensors[source].shape))) for source, name in kept.items()]
     stored = {name: model.stored[source] for source, name in kept.items()}
     measures = Measures.of(model.metadata)
-    has_matrix = options.importance is not None
+    importance = options.importance.renamed(names).fit(shapes) if options.importance else None
+    has_matrix = importance is not None
     choices = choose_types(shapes, measures, recipe, options.overrides, has_imatrix=has_matrix, source_types=stored)
-    require_matrix(choices, recipe, has_matrix)
+    require_matrix(choices, recipe, has_matrix, known=importance.known if importance else None)
     tensors = tuple(PlannedTensor(name, source, model.tensors[source], choices[name]) for source, name in kept.items())
-    metadata = _metadata(model, recipe, options)
+    metadata = _metadata(model, recipe, options, importance)
     parts = _parts(tensors, model, options)
     unused = options.overrides.unused(kept.values())
     warnings = (*model.warnings, *(f"--tensor-type {pattern!r} matches no tensor" for pattern in unused))
-    return Plan(recipe, metadata, parts, lay_out_split(metadata, parts), warnings)
+    return Plan(recipe, metadata, parts, lay_out_split(metadata, parts), warnings, importance)
 
 
-def _metadata(model: Model, recipe: Recipe, options: PlanOptions) -> dict[str, Value]:
+def _metadata(model: Model, recipe: Recipe, options: PlanOptions, importance: Importance | None) -> dict[str, Value]:
     metadata = {**model.metadata, "general.file_type": u32(recipe.file_type)}
     if options.prune:
         key = f"{model.metadata['general.architecture'].value}.block_count"
         metadata[key] = u32(blocks_left(int(metadata[key].value), options.prune))
-    if options.importance is not None:
-        metadata.update(options.importance.metadata())
+    if importance is not None:
+        metadata.update(importance.metadata())
     metadata.update(options.override_kv)
     return metadata
 

@@ -22,7 +22,8 @@ from llamacli.formats.rows import Arena, row_count
 from llamacli.progress import Progress, Silent
 from llamacli.quantize.kernels import Kernel, first_nonfinite
 from llamacli.quantize.model import Model
-from llamacli.quantize.plan import Importance, Plan, PlannedTensor
+from llamacli.quantize.importance import Importance
+from llamacli.quantize.plan import Plan, PlannedTensor
 
 BLOCK_WEIGHTS = 1 << 20
 """Weights that a worker handles at a time: 2 MiB of bf16, small enough for its caches and large enough for the disk."""
@@ -48,6 +49,7 @@ class _Slot:
     tensor: PlannedTensor
     file: AtomicFile
     offset: int
+    importance: Importance | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,6 @@ def quantize(
     threads: int = 0,
     progress: Progress | None = None,
     force: bool = False,
-    importance: Importance | None = None,
 ) -> list[Path]:
     """Write all outputs in one reading of the model and return their paths.
 
@@ -97,9 +98,11 @@ def quantize(
                 _write(file, 0, layout.header)
                 file.verify = _verifier(part)
                 for tensor in part:
-                    slots[tensor.source].append(_Slot(tensor, file, layout.offsets[tensor.name]))
+                    slots[tensor.source].append(
+                        _Slot(tensor, file, layout.offsets[tensor.name], output.plan.importance)
+                    )
         blocks = _blocks([tuple(found) for found in slots.values() if found])
-        _work(blocks, kernel, threads or os.cpu_count() or 1, progress or Silent(), importance)
+        _work(blocks, kernel, threads or os.cpu_count() or 1, progress or Silent())
     return [path for output in outputs for path in output.paths]
 
 
@@ -117,16 +120,14 @@ def _blocks(tensors: Sequence[tuple[_Slot, ...]]) -> Iterator[_Block]:
                 yield _Block(slots, first + start, first + min(start + step, matrix), expert)
 
 
-def _work(
-    blocks: Iterator[_Block], kernel: Kernel, threads: int, progress: Progress, importance: Importance | None
-) -> None:
+def _work(blocks: Iterator[_Block], kernel: Kernel, threads: int, progress: Progress) -> None:
     """All blocks through `threads` workers. The first error, or Ctrl-C, stops them all and is raised here."""
     lock = threading.Lock()
     stopped = threading.Event()
     errors: list[BaseException] = []
 
     def work() -> None:
-        worker = _Worker(kernel, importance)
+        worker = _Worker(kernel)
         while not stopped.is_set():
             with lock:
                 block = next(blocks, None)
@@ -162,8 +163,8 @@ def _work(
 class _Worker:
     """What one thread needs for its blocks, used again and again."""
 
-    def __init__(self, kernel: Kernel, importance: Importance | None) -> None:
-        self.kernel, self.importance = kernel, importance
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
         self.arena = Arena()
 
     def carry(self, block: _Block) -> None:
@@ -180,7 +181,7 @@ class _Worker:
         for slot in block.slots:
             wanted = slot.tensor
             out = self.arena.empty(((block.stop - block.start) * wanted.row_bytes,), np.uint8)
-            weights = self.importance.weights_for(wanted.name, block.expert) if self.importance else None
+            weights = slot.importance.weights_for(wanted.name, block.expert) if slot.importance else None
             self.kernel.quantize(wanted.type, rows, out, weights)
             _write(slot.file, slot.offset + block.start * wanted.row_bytes, out.data)
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import typer
 
 from llamacli.cli.context import Context
-from llamacli.errors import UsageError
+from llamacli.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from llamacli.quantize.importance import ImportanceMatrix
     from llamacli.quantize.model import Model
+    from llamacli.quantize.overrides import Overrides
     from llamacli.quantize.plan import Plan, PlanOptions
     from llamacli.quantize.run import Output
 
@@ -47,6 +49,18 @@ def quantize_command(
     token_embedding_type: str = typer.Option(
         "", "--token-embedding-type", metavar="TYPE", help="The type of token_embd.weight."
     ),
+    tensor_type_file: str = typer.Option(
+        "", "--tensor-type-file", metavar="FILE", help="REGEX=TYPE entries, one a line."
+    ),
+    imatrix: str = typer.Option(
+        "", "--imatrix", metavar="FILE", help="An importance matrix, GGUF or the older format."
+    ),
+    include_weights: list[str] = typer.Option(
+        [], "--include-weights", metavar="NAME", help="Use the matrix for these tensors only."
+    ),
+    exclude_weights: list[str] = typer.Option(
+        [], "--exclude-weights", metavar="NAME", help="Do not use the matrix for these tensors."
+    ),
     leave_output_tensor: bool = typer.Option(False, "--leave-output-tensor", help="Do not quantize output.weight."),
     pure: bool = typer.Option(False, "--pure", help="One type for all tensors, no mixture."),
     override_kv: list[str] = typer.Option([], "--override-kv", metavar="KEY=TYPE:VALUE", help="Set a metadata key."),
@@ -71,10 +85,12 @@ def quantize_command(
     if not source:
         raise UsageError("quantize what?", "llamacli quantize FOLDER [-q TYPE]")
     names = _type_names(types, third)
-    options = _options(
-        tensor_type, output_tensor_type, token_embedding_type, leave_output_tensor, pure, override_kv, prune,
-        keep_split, split_max_size,
-    )  # fmt: skip
+    if keep_split and split_max_size:
+        raise UsageError("--keep-split and --split-max-size contradict each other", "give one of them")
+    patterns = [*tensor_type, *_entries(here.cwd, tensor_type_file)]
+    overrides = _overrides(patterns, output_tensor_type, token_embedding_type, leave_output_tensor, pure)
+    matrix = _matrix(here.cwd, imatrix, include_weights, exclude_weights)
+    options = _options(overrides, override_kv, prune, keep_split, split_max_size, matrix)
     model, outputs = _planned(here, source, target, names, options, as_llama_cpp=kernel == "ggml")
     if dry_run:
         _show_plans(here, model, outputs)
@@ -88,36 +104,58 @@ def _type_names(types: Sequence[str], third: str) -> list[str]:
     return list(dict.fromkeys(name.upper() for name in asked)) or [DEFAULT_TYPE]
 
 
-def _options(
-    tensor_type: list[str],
-    output: str,
-    embedding: str,
-    leave_output: bool,
-    pure: bool,
-    override_kv: list[str],
-    prune: str,
-    keep_split: bool,
-    split_max_size: str,
-) -> PlanOptions:
-    from llamacli.quantize.overrides import Overrides, parse_tensor_type, type_named
-    from llamacli.quantize.plan import PlanOptions, parse_override_kv, parse_size
-    from llamacli.quantize.prune import parse_layers
+def _entries(cwd: Path, file: str) -> list[str]:
+    """The REGEX=TYPE entries of a --tensor-type-file."""
+    if not file:
+        return []
+    path = cwd / Path(file).expanduser()
+    if not path.is_file():
+        raise NotFound(f"no such file: {path}")
+    return path.read_text(encoding="utf-8").split()
 
-    if keep_split and split_max_size:
-        raise UsageError("--keep-split and --split-max-size contradict each other", "give one of them")
-    overrides = Overrides(
-        tensor_types=tuple(parse_tensor_type(text) for text in tensor_type),
+
+def _overrides(patterns: Sequence[str], output: str, embedding: str, leave_output: bool, pure: bool) -> Overrides:
+    from llamacli.quantize.overrides import Overrides, parse_tensor_type, type_named
+
+    return Overrides(
+        tensor_types=tuple(parse_tensor_type(text) for text in patterns),
         output=type_named(output) if output else None,
         token_embedding=type_named(embedding) if embedding else None,
         pure=pure,
         leave_output=leave_output,
     )
+
+
+def _matrix(cwd: Path, file: str, include: Sequence[str], exclude: Sequence[str]) -> ImportanceMatrix | None:
+    from llamacli.quantize.importance_file import read_importance
+
+    if not file:
+        if include or exclude:
+            raise UsageError(
+                "--include-weights and --exclude-weights choose from a matrix", "give one with --imatrix FILE"
+            )
+        return None
+    return read_importance(cwd / Path(file).expanduser()).only(include, exclude)
+
+
+def _options(
+    overrides: Overrides,
+    override_kv: Sequence[str],
+    prune: str,
+    keep_split: bool,
+    split_max_size: str,
+    matrix: ImportanceMatrix | None,
+) -> PlanOptions:
+    from llamacli.quantize.plan import PlanOptions, parse_override_kv, parse_size
+    from llamacli.quantize.prune import parse_layers
+
     return PlanOptions(
         overrides=overrides,
         override_kv=tuple(parse_override_kv(text) for text in override_kv),
         prune=parse_layers(prune) if prune else frozenset(),
         keep_split=keep_split,
         split_max_bytes=parse_size(split_max_size) if split_max_size else 0,
+        importance=matrix,
     )
 
 
