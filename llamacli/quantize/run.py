@@ -20,9 +20,9 @@ from llamacli.formats.atomic import AtomicFile, atomic_file, check_target, free_
 from llamacli.formats.gguf_reader import read_part
 from llamacli.formats.rows import Arena, row_count
 from llamacli.progress import Progress, Silent
+from llamacli.quantize.importance import Importance
 from llamacli.quantize.kernels import Kernel, first_nonfinite
 from llamacli.quantize.model import Model
-from llamacli.quantize.importance import Importance
 from llamacli.quantize.plan import Plan, PlannedTensor
 
 BLOCK_WEIGHTS = 1 << 20
