@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llamacli.cli.context import Context
 from llamacli.errors import NotFound, UsageError
+from llamacli.library.aliases import DEFAULT, aliases
 from llamacli.library.catalog import read_toml
 from llamacli.library.find import find_model
 from llamacli.library.memory import memory_budget
@@ -22,7 +23,7 @@ def model_path(context: Context, name: str | None) -> Path:
     if not text:
         raise UsageError(
             "no model named, and there is no default model",
-            "name one (llamacli list shows what is here), or set LLAMACLI_MODEL",
+            "name one (llamacli list shows what is here), or set one: llamacli default MODEL",
         )
     return find_model(places(context), context.cwd, text, memory_budget())
 
@@ -49,12 +50,18 @@ def obtain(context: Context, name: str | None, *, pull: bool = False) -> Path:
 
 
 def default_model(context: Context) -> str:
-    """The model that commands use when none is named: LLAMACLI_MODEL, else `model` in config.toml, else nothing."""
+    """The model that commands use when none is named, or nothing.
+
+    LLAMACLI_MODEL, else `model` in config.toml, else what `llamacli default` has set.
+    """
     if own := context.env.get("LLAMACLI_MODEL", "").strip():
         return own
     settings = context.config_dir / "config.toml"
     value = read_toml(settings).get("model", "") if settings.is_file() else ""
-    return value if isinstance(value, str) else ""
+    if isinstance(value, str) and value:
+        return value
+    chosen = aliases(context.config_dir).get(DEFAULT)
+    return chosen.model if chosen else ""
 
 
 def places(context: Context) -> Places:

@@ -39,11 +39,16 @@ class Entry:
 
 
 def catalog(config_dir: Path | None = None) -> dict[str, Entry]:
-    """All entries by name, the user's over ours. Raises UsageError for a file that cannot be read."""
-    entries = _read(shipped())
-    if config_dir is not None and (config_dir / "models.toml").is_file():
-        entries |= _read(config_dir / "models.toml")
-    return entries
+    """All entries by name: the user's over ours. Raises UsageError for a file that cannot be read."""
+    return _read(shipped()) | (own_entries(config_dir) if config_dir else {})
+
+
+def own_entries(config_dir: Path) -> dict[str, Entry]:
+    """The user's: aliases over models.toml."""
+    from llamacli.library.aliases import aliases  # which are entries themselves
+
+    own = config_dir / "models.toml"
+    return (_read(own) if own.is_file() else {}) | aliases(config_dir)
 
 
 def shipped() -> Path:

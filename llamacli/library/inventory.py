@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamacli.library.catalog import catalog
+from llamacli.library.aliases import DEFAULT
+from llamacli.library.catalog import own_entries
 from llamacli.library.foreign import ForeignModel, foreign_models
 from llamacli.library.index import Index
 from llamacli.library.names import ModelName
@@ -83,10 +84,10 @@ def _snapshot_models(cache: HubCache, snapshot: Snapshot, seen: set[str], index:
 
 
 def _own_files(places: Places, index: Index) -> Iterator[LocalModel]:
-    """GGUF files that the user's models.toml names."""
-    if not (places.config_dir / "models.toml").is_file():
-        return
-    for entry in catalog(places.config_dir).values():
+    """GGUF files that have a name in the user's models.toml or among the aliases."""
+    for entry in own_entries(places.config_dir).values():
+        if entry.name == DEFAULT:
+            continue
         name = ModelName.parse(entry.model)
         path = places.home / entry.model[2:] if entry.model.startswith("~") else Path(entry.model)
         if name.kind == "path" and path.is_absolute() and path.is_file():

@@ -1,0 +1,36 @@
+"""`llamacli alias`: short names of one's own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llamacli.cli.context import Context
+from llamacli.errors import UsageError
+from llamacli.library.aliases import aliases, remove_alias, set_alias
+
+
+def alias_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The short name.")] = "",
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="What it stands for.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Forget the name.")] = False,
+) -> None:
+    """Give a model a short name; without arguments show the names there are.
+
+    \b
+    llamacli alias code Qwen/Qwen2.5-Coder-7B-Instruct-GGUF:Q4_K_M
+    llamacli alias
+    llamacli alias code --remove
+    """
+    here: Context = context.obj
+    if remove:
+        remove_alias(here.config_dir, name)
+    elif name and model:
+        set_alias(here.config_dir, name, model)
+        here.console.status(f"{name} is {model} now")
+    elif name:
+        raise UsageError("what does it stand for?", f"llamacli alias {name} MODEL")
+    else:
+        here.console.table(("NAME", "MODEL"), [(e.name, e.model) for e in aliases(here.config_dir).values()])
