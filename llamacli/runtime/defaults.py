@@ -57,4 +57,5 @@ def _number(text: str | None) -> float | None:
         value = float(text) if text is not None else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    # Files hold single precision: 0.7 is written there as 0.699999988.
+    return float(f"{value:.7g}") if math.isfinite(value) else None

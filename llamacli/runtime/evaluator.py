@@ -42,6 +42,7 @@ class Evaluator:
         self.cells: list[int] = []
         self.size = 0
         self._checked = False
+        self._pool: Any = None
         self._slot = (ctypes.c_int32 * 1)()
         self._step = library.llama_batch_get_one(self._slot, 1)
         self._asks_to_stop = library.ggml_abort_callback(self._stop_asked)
@@ -74,7 +75,18 @@ class Evaluator:
         self._context, self.size = context, self._lib.llama_n_ctx_seq(context)
         self._memory = self._lib.llama_get_memory(context)
         self._batch_size = self._lib.llama_n_batch(context)
+        self._keep_threads()
         self._apply_adapters()
+
+    def _keep_threads(self) -> None:
+        """Engines without OpenMP (the rule on a Mac) start and end their threads for every token, unless told not to."""
+        if b"OPENMP = 1" in self._lib.llama_print_system_info():
+            return
+        from llamacli.runtime.threadpool import ThreadPool
+
+        if self._pool is None:
+            self._pool = ThreadPool(max(self._threads))
+        self._pool.attach(self._context)
 
     def _parameters(self, size: int) -> Any:
         s = self._settings
@@ -137,6 +149,9 @@ class Evaluator:
         """Free the context; a second call does nothing."""
         self._release()
         self.cells = []
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     # -- evaluation --------------------------------------------------------------------------------------------
 

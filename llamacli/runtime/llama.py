@@ -77,8 +77,14 @@ class LlamaEngine:
         """The seed of the last answer."""
 
     def _refuse_unsuited(self) -> None:
-        if not self._lib.llama_model_has_decoder(self._model) or self._lib.llama_model_has_encoder(self._model):
-            raise Unsupported(f"{self.path.name} is no text generator", "models with an encoder are not run here")
+        """Models that predict no next token would end the process or write nonsense."""
+        lib, name = self._lib, self.path.name
+        if not lib.llama_model_has_decoder(self._model) or lib.llama_model_has_encoder(self._model):
+            raise Unsupported(f"{name} is no text generator", "models with an encoder are not run here")
+        if self.gguf.get("{arch}.attention.causal") is False:
+            raise Unsupported(f"{name} makes embeddings, it does not write text")
+        if lib.llama_model_is_diffusion(self._model):
+            raise Unsupported(f"{name} is a diffusion model; it does not write one token after the other")
 
     def _load_adapters(self) -> list[tuple[Any, float]]:
         pairs = []
