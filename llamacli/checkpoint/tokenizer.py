@@ -162,11 +162,12 @@ def _in_rows(
         if place >= rows:
             _drop(token, declared, rows, draft.file, warnings)
         elif texts[place] not in (None, token.text):
-            raise CorruptFile(
-                f"{draft.file}: id {place} is both {shorten(repr(texts[place]), 40)} and the added token "
-                f"{shorten(repr(token.text), 40)}",
-                "the tokenizer is damaged; fetch it again",
-            )
+            both = f"{shorten(repr(texts[place]), 40)} and the added token {shorten(repr(token.text), 40)}"
+            if token in draft.added:
+                raise CorruptFile(
+                    f"{draft.file}: id {place} is both {both}", "the tokenizer is damaged; fetch it again"
+                )
+            warnings.append(f"{draft.file} and another file disagree about id {place}, {both}; the first is followed")
         elif token.special or texts[place] is None or SPACE not in token.text:
             # An unmarked token of visible spaces stays an ordinary one: it never stands in a text as it is written.
             texts[place], types[place] = token.text, type_of(token, named)

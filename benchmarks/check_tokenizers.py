@@ -1,0 +1,90 @@
+"""Compare the engine's tokenizer, as our converter sets it up, with Hugging Face's `tokenizers` on random texts.
+
+    python benchmarks/check_tokenizers.py FOLDER... [--count 10000] [--alone] [--show 5]
+
+A folder holds tokenizer.json (or tokenizer.model) and what belongs to it. `--alone` leaves out what our runtime does
+around the engine, as other programs do. Exits with 1 if any text differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "checkpoint"))
+
+from engine_tokenizer import EngineTokenizer
+from random_text import random_text
+
+from llamacli.checkpoint.source import Folder
+from llamacli.checkpoint.tokenizer import read_vocabulary
+
+
+def oracle(folder: Path) -> Callable[[str], list[int]]:
+    """Text to ids, by the library that the file belongs to."""
+    if (folder / "tokenizer.json").exists():
+        from tokenizers import Tokenizer
+
+        theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return lambda text: list(theirs.encode(text, add_special_tokens=False).ids)
+    from sentencepiece import SentencePieceProcessor
+
+    model: Any = SentencePieceProcessor()
+    model.LoadFromFile(str(folder / "tokenizer.model"))
+    return lambda text: list(model.Encode(text))
+
+
+def rows_of(config: dict[str, Any]) -> int:
+    """Rows of the embedding; without a configuration, enough for any."""
+    inner = config.get("text_config")
+    rows = config.get("vocab_size") or (inner if isinstance(inner, dict) else {}).get("vocab_size")
+    return int(rows or 1 << 18)
+
+
+def check(folder: Path, count: int, alone: bool, show: int) -> int:
+    """Print a line for `folder` and the first differences; their number."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    start = time.perf_counter()
+    vocabulary = read_vocabulary(Folder(folder), config, rows_of(config))
+    seconds = time.perf_counter() - start
+    expected = oracle(folder)
+    generator = random.Random(2026)
+    different: list[tuple[str, list[int], list[int]]] = []
+    with tempfile.TemporaryDirectory() as scratch, EngineTokenizer(vocabulary, Path(scratch), folder.name) as engine:
+        encode = engine.encode if alone else engine.encode_mended
+        for _ in range(count):
+            text = random_text(generator)
+            ours, theirs = encode(text), expected(text)
+            if ours != theirs:
+                different.append((text, ours, theirs))
+    print(f"{folder.name:24} {vocabulary.model:6} {vocabulary.pre:24} read in {seconds:5.2f} s  "
+          f"{len(different):5} of {count} differ")  # fmt: skip
+    for text, ours, theirs in different[:show]:
+        print(f"    {text!a}\n      engine {ours}\n      theirs {theirs}")
+    for line in vocabulary.warnings:
+        print(f"    {line}")
+    return len(different)
+
+
+def main() -> int:
+    """Check all folders given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--show", type=int, default=0)
+    given = parser.parse_args()
+    found = [check(folder, given.count, given.alone, given.show) for folder in given.folders]
+    return 1 if any(found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
