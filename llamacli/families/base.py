@@ -20,6 +20,16 @@ Named = tuple[str, Rows]
 Transform = Callable[[Rows, Config], Rows]
 
 
+EXPERT_COUNT_NAMES = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Where configurations say how many routed experts a block has."""
+
+
+def expert_count(config: Config) -> int | None:
+    """How many tensors one stack of experts takes; None if config.json does not say."""
+    found = config.get(*EXPERT_COUNT_NAMES)
+    return None if found is None else int(found)
+
+
 @dataclass(frozen=True)
 class Key:
     """One metadata key: `name` follows the architecture (`llama.block_count`), or is whole if it has `general.` in front.
@@ -37,7 +47,7 @@ class Rule:
 
     Exactly one of these: nothing but `rename` (a template for `re.Match.expand`) and `transform` of the rows; `split` into
     several named tensors; `drop`; or `stack`: all tensors that expand to the same `stack` name become one, ordered by the
-    group called `expert`, each transformed first.
+    group called `expert`, each transformed first; there must be `stack_size` of them.
     """
 
     pattern: str
@@ -45,6 +55,7 @@ class Rule:
     rename: str = ""
     split: Callable[[str, Rows, Config], Iterable[Named]] | None = None
     stack: str = ""
+    stack_size: Callable[[Config], int | None] = expert_count
     drop: bool = False
     when: Callable[[Config], bool] = lambda config: True
 
@@ -80,6 +91,8 @@ class Family:
     """Tensors that are computed from the configuration; names in GGUF's terms."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What transformers assumes where config.json is silent."""
+    refusals: Callable[[Config], Iterable[str]] = lambda config: ()
+    """Why a checkpoint cannot be converted although its class is known."""
     warnings: Callable[[Config], Iterable[str]] = lambda config: ()
     """What the engine will compute differently from the checkpoint's own code."""
     example: str = ""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from llamacli.errors import Unsupported
+from llamacli.errors import CorruptFile, Unsupported
 from llamacli.families.base import Expected, Key, Named
 from llamacli.families.config import Config
-from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, i32, string, u32
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, string, u32
 from llamacli.formats.rows import InMemory
 
 
@@ -182,6 +182,39 @@ HEAD_WIDTHS = (
 """For families whose configuration always has a head width, written or not."""
 VOCAB_SIZE = Key("vocab_size", count("vocab_size"))
 ROPE_DIMENSIONS = Key("rope.dimension_count", lambda config: u32(config.head_dim))
+SLIDING_WINDOW = Key("attention.sliding_window", count("sliding_window"))
+
+
+def partial_rope(default: float = 1.0) -> Key:
+    """`rope.dimension_count` where only a part of each head is rotated."""
+    return Key("rope.dimension_count", lambda config: u32(int(config.head_dim * partial_factor(config, default))))
+
+
+def partial_factor(config: Config, default: float = 1.0) -> float:
+    """The part of each head that is rotated."""
+    factor = config.full_rope.get("partial_rotary_factor")
+    return default if factor is None else float(factor)
+
+
+def layer_pattern(kind: str) -> Callable[[Config], Value | None]:
+    """A boolean for each block: whether `layer_types` calls it `kind`. Left out without `layer_types`."""
+
+    def value(config: Config) -> Value | None:
+        types = config.get("layer_types")
+        if types is None:
+            return None
+        if len(types) != config.blocks:
+            raise CorruptFile(f"config.json: layer_types has {len(types)} entries for {config.blocks} blocks")
+        return array(ValueType.BOOL, [name == kind for name in types])
+
+    return value
+
+
+def no_window_warning(config: Config) -> Iterable[str]:
+    """For families whose graph in the engine attends to everything."""
+    window = config.get("sliding_window")
+    if window and config.get("use_sliding_window", default=True) and window < config.get(*CONTEXT_NAMES, default=0):
+        yield f"the engine ignores this model's sliding window: exact only up to {window:,} tokens"
 
 
 # -- shapes --------------------------------------------------------------------------------------------------------
@@ -215,10 +248,28 @@ GATED_FFN = (
     Expected("blk.{block}.ffn_up.weight", lambda c: (_ff(c), c.hidden)),
     Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
 )
+QKV_BIAS = (
+    Expected("blk.{block}.attn_q.bias", lambda c: (_q_width(c),)),
+    Expected("blk.{block}.attn_k.bias", lambda c: (_kv_width(c),)),
+    Expected("blk.{block}.attn_v.bias", lambda c: (_kv_width(c),)),
+)
+QK_NORM = (
+    Expected("blk.{block}.attn_q_norm.weight", lambda c: (c.head_dim,)),
+    Expected("blk.{block}.attn_k_norm.weight", lambda c: (c.head_dim,)),
+)
+"""Queries and keys normalised head by head."""
+POST_NORMS = (
+    Expected("blk.{block}.post_attention_norm.weight", lambda c: (c.hidden,)),
+    Expected("blk.{block}.post_ffw_norm.weight", lambda c: (c.hidden,)),
+)
+FFN_UP_DOWN = (
+    Expected("blk.{block}.ffn_up.weight", lambda c: (_ff(c), c.hidden)),
+    Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
+)
+FUSED_GATE_UP = (
+    Expected("blk.{block}.ffn_up.weight", lambda c: (2 * _ff(c), c.hidden)),
+    Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
+)
+"""Gate and up in one matrix, which the engine takes as it is."""
 DECODER_TENSORS = (EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *GATED_FFN)
 """A plain pre-norm decoder with a gated feed-forward network."""
-
-__all__ = [
-    "ATTENTION", "CONTEXT_NAMES", "DECODER_KEYS", "DECODER_TENSORS", "EMBEDDING", "GATED_FFN", "HEAD_WIDTHS", "OUTPUT", "OUTPUT_NORM",
-    "ROPE_DIMENSIONS", "ROPE_KEYS", "VOCAB_SIZE", "always", "count", "flag", "i32", "llama3_rope_factors", "real",
-]  # fmt: skip

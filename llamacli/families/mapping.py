@@ -27,12 +27,18 @@ NOT_TEXT = re.compile(
 _WRAPPERS = ("model.language_model.", "language_model.model.", "language_model.", "model.text_model.", "text_model.")
 
 
+_BARE_EMBEDDINGS = ("embed_tokens.weight",)
+"""Present where a class without a head was saved, whose tensors have no `model.` in front."""
+
+
 def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> dict[str, Rows]:
     """GGUF names and row descriptions of all tensors of a model, in the checkpoint's order.
 
     Raises Unsupported for a tensor that the family does not know, CorruptFile for two tensors with one name, a missing
     tensor, a missing expert or a wrong shape.
     """
+    for reason in family.refusals(config):
+        raise Unsupported(reason)
     table = gguf.get_tensor_name_map(_architecture(family), family.blocks(config))
     mapped: dict[str, Rows] = {}
     sources: dict[str, str] = {}
@@ -46,8 +52,9 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
         if target in mapped:
             raise CorruptFile(f"tensors {sources[target]!r} and {source!r} are both {target}")
         mapped[target], sources[target] = rows, source
-    if config.tied and "token_embd.weight" in mapped:
-        mapped.pop("output.weight", None)
+    if config.tied and "output.weight" in mapped:
+        mapped.setdefault("token_embd.weight", mapped["output.weight"])
+        del mapped["output.weight"]
     mapped.update(family.extra(config))
     _check_expected(mapped, family, config)
     return mapped
@@ -62,11 +69,14 @@ def _architecture(family: Family) -> Any:
 
 def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) -> Iterator[tuple[str, str, Rows]]:
     """(checkpoint's name, name for the name map, rows) of every tensor that is not dropped."""
-    stacks: dict[str, dict[int, tuple[str, Rows]]] = {}
+    stacks: dict[str, tuple[Rule, dict[int, tuple[str, Rows]]]] = {}
+    bare = any(name in tensors for name in _BARE_EMBEDDINGS)
     for source, rows in tensors.items():
         if ALWAYS_DROPPED.fullmatch(source) or NOT_TEXT.fullmatch(source):
             continue
         name = plain_name(source)
+        if bare and not name.startswith(("model.", "lm_head")):
+            name = f"model.{name}"
         rule, match = _first_rule(family, name, config)
         if rule is None or match is None:
             yield source, name, rows
@@ -74,11 +84,11 @@ def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) ->
             continue
         elif rule.stack:
             moved = rule.transform(rows, config) if rule.transform else rows
-            stacks.setdefault(match.expand(rule.stack), {})[int(match["expert"])] = (source, moved)
+            stacks.setdefault(match.expand(rule.stack), (rule, {}))[1][int(match["expert"])] = (source, moved)
         else:
             yield from ((source, new, part) for new, part in _applied(rule, match, name, rows, config))
-    for name, experts in stacks.items():
-        yield next(iter(experts.values()))[0], name, _stacked(name, experts, config)
+    for name, (rule, experts) in stacks.items():
+        yield next(iter(experts.values()))[0], name, _stacked(name, experts, rule.stack_size(config))
 
 
 def plain_name(name: str) -> str:
@@ -104,11 +114,12 @@ def _applied(rule: Rule, match: re.Match[str], name: str, rows: Rows, config: Co
     return [(renamed, rule.transform(rows, config) if rule.transform else rows)]
 
 
-def _stacked(name: str, experts: Mapping[int, tuple[str, Rows]], config: Config) -> Rows:
+def _stacked(name: str, experts: Mapping[int, tuple[str, Rows]], size: int | None) -> Rows:
     """All experts of one matrix as one tensor of shape (experts, ...)."""
-    wanted = config.get("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", default=len(experts))
-    if missing := sorted(set(range(int(wanted))) - set(experts)):
-        raise CorruptFile(f"expert {missing[0]} of {name} is missing (the model has {wanted})", _AGAIN)
+    wanted = max(experts) + 1 if size is None else size
+    missing = next((number for number in range(wanted) if number not in experts), None)
+    if missing is not None:
+        raise CorruptFile(f"expert {missing} of {name} is missing (the model has {wanted})", _AGAIN)
     if len(experts) != wanted:
         raise CorruptFile(f"{name} has {len(experts)} experts, config.json says {wanted}")
     parts = tuple(experts[number][1] for number in sorted(experts))

@@ -7,9 +7,28 @@ import difflib
 from llamacli.errors import Unsupported
 from llamacli.families.base import Family
 from llamacli.families.config import Config
+from llamacli.families.gemma import GEMMA, GEMMA2
+from llamacli.families.gemma3 import GEMMA3
 from llamacli.families.llama import LLAMA
+from llamacli.families.mixtral import MIXTRAL
+from llamacli.families.phi3 import PHI3
+from llamacli.families.qwen2 import QWEN2
+from llamacli.families.qwen2_moe import QWEN2_MOE
+from llamacli.families.qwen3 import QWEN3
+from llamacli.families.qwen3_moe import QWEN3_MOE
 
-FAMILIES: tuple[Family, ...] = (LLAMA,)
+FAMILIES: tuple[Family, ...] = (
+    LLAMA,
+    MIXTRAL,
+    QWEN2,
+    QWEN2_MOE,
+    QWEN3,
+    QWEN3_MOE,
+    GEMMA,
+    GEMMA2,
+    GEMMA3,
+    PHI3,
+)
 
 
 def family_of(config: Config) -> Family:

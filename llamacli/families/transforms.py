@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from llamacli.families.base import Transform
+from llamacli.errors import CorruptFile
+from llamacli.families.base import Named, Transform
 from llamacli.families.config import Config
 from llamacli.formats.dtypes import Block
-from llamacli.formats.rows import Grouped, Mapped, Reshaped, Rows, row_count
+from llamacli.formats.rows import Columns, Grouped, Mapped, Reshaped, RowRange, RowRuns, Rows, Transposed, row_count
+
+Split = Callable[[str, Rows, Config], Iterable[Named]]
+
+
+def by_rows(change: Callable[[Rows], Rows], rows: Rows) -> Rows:
+    """`change` for a matrix, and for a vector (a bias) as if each value were a row."""
+    if len(rows.shape) > 1:
+        return change(rows)
+    changed = change(Reshaped(rows, (rows.shape[0], 1)))
+    return Reshaped(changed, (row_count(changed.shape),))
 
 
 def interleave_rope(heads: Callable[[Config], int]) -> Transform:
@@ -19,10 +30,7 @@ def interleave_rope(heads: Callable[[Config], int]) -> Transform:
     """
 
     def transform(rows: Rows, config: Config) -> Rows:
-        shape = rows.shape
-        matrix = rows if len(shape) > 1 else Reshaped(rows, (shape[0], 1))
-        ordered = Grouped(matrix, row_count(matrix.shape) // heads(config), _pair_halves)
-        return ordered if len(shape) > 1 else Reshaped(ordered, shape)
+        return by_rows(lambda m: Grouped(m, row_count(m.shape) // heads(config), _pair_halves), rows)
 
     return transform
 
@@ -41,3 +49,53 @@ def add_one(rows: Rows, config: Config) -> Rows:
 def squeeze(rows: Rows, config: Config) -> Rows:
     """Without dimensions of size one (convolutions stored as (channels, 1, width))."""
     return Reshaped(rows, tuple(n for n in rows.shape if n != 1) or (1,))
+
+
+def transpose(rows: Rows, config: Config) -> Rows:
+    """A matrix, or each of a stack, that the checkpoint stores as (in, out)."""
+    return Transposed(rows)
+
+
+def rows_of(rows: Rows, start: int, stop: int, step: int = 1) -> Rows:
+    """Rows [start, stop) of a matrix, or of each of a stack; of a vector, its values."""
+    if len(rows.shape) == 1:
+        return by_rows(lambda m: RowRange(m, start, stop, step), rows)
+    return RowRange(rows, start, stop, step, group=rows.shape[-2])
+
+
+def split_rows(*parts: tuple[str, Callable[[Config], int]], old: str) -> Split:
+    """A fused matrix, bias or stack into parts: each (what replaces `old` in the name, its rows)."""
+
+    def split(name: str, rows: Rows, config: Config) -> Iterable[Named]:
+        whole = rows.shape[0] if len(rows.shape) == 1 else rows.shape[-2]
+        sizes = [size(config) for _, size in parts]
+        if sum(sizes) != whole:
+            raise CorruptFile(f"tensor {name!r} has {whole} rows, config.json says {' + '.join(map(str, sizes))}")
+        start = 0
+        for (new, _), size in zip(parts, sizes, strict=True):
+            yield name.replace(old, new), rows_of(rows, start, start + size)
+            start += size
+
+    return split
+
+
+def split_gate_up(name: str, rows: Rows, config: Config) -> Iterable[Named]:
+    """A stack (experts, gate rows then up rows, in) as two; the names become those of a stack of single experts."""
+    stem = name.removesuffix(".weight").removesuffix("gate_up_proj")
+    half = rows.shape[-2] // 2
+    yield f"{stem}gate_proj.weight", rows_of(rows, 0, half)
+    yield f"{stem}up_proj.weight", rows_of(rows, half, 2 * half)
+
+
+def regroup(runs: Callable[[Config], Iterable[tuple[int, int]]]) -> Transform:
+    """Rows (of a bias: values) in another order: `runs` gives each (first row, rows)."""
+
+    def transform(rows: Rows, config: Config) -> Rows:
+        return by_rows(lambda m: RowRuns(m, tuple(runs(config))), rows)
+
+    return transform
+
+
+def pick_columns(places: Callable[[Config], Iterable[int]]) -> Transform:
+    """Columns in another order."""
+    return lambda rows, config: Columns(rows, tuple(places(config)))

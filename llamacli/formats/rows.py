@@ -6,9 +6,11 @@ model of any size is carried through in row blocks, and a plan needs no weights 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any, Protocol
 
@@ -52,7 +54,7 @@ class Rows(Protocol):
 
     @property
     def dtype(self) -> str:
-        """What `read` gives: F32, F16 or BF16."""
+        """What `read` gives: F32, F16 or BF16; or a block type that is kept as it is (`MXFP4`), then uint8."""
 
     def read(self, start: int, stop: int, arena: Arena) -> Block:
         """Rows [start, stop): shape (stop - start, columns)."""
@@ -182,7 +184,7 @@ class Joined:
     parts: tuple[Rows, ...]
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """The parts' type where they agree, else float32."""
         kinds = {part.dtype for part in self.parts}
@@ -190,18 +192,21 @@ class Joined:
 
     @cached_property
     def _starts(self) -> tuple[int, ...]:
-        starts = [0]
-        for part in self.parts:
-            starts.append(starts[-1] + row_count(part.shape))
-        return tuple(starts)
+        return (0, *accumulate(row_count(part.shape) for part in self.parts))
 
     def read(self, start: int, stop: int, arena: Arena) -> Block:
         """See `Rows`."""
         pieces = []
-        for part, low, high in zip(self.parts, self._starts, self._starts[1:], strict=False):
-            if low < stop and high > start:
-                piece = part.read(max(start, low) - low, min(stop, high) - low, arena)
-                pieces.append(piece if part.dtype == self.dtype else widen(piece))
+        dtype = self.dtype
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            low, high = self._starts[number], self._starts[number + 1]
+            if high > start:  # a part may be empty
+                part = self.parts[number]
+                piece = part.read(start - low, min(stop, high) - low, arena)
+                pieces.append(piece if part.dtype == dtype else widen(piece))
+                start = min(stop, high)
+            number += 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
@@ -250,10 +255,83 @@ class RowRange:
 
 
 @dataclass(frozen=True)
-class Transposed:
-    """The last two dimensions swapped. Each block reads its matrix once, in strips, so that memory stays small."""
+class RowRuns:
+    """Rows of `base`, all matrices of a stack counted as one, in the order of `runs`: each (first row, rows)."""
 
     base: Rows
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Rows`."""
+        return (self._starts[-1], self.base.shape[-1])
+
+    @property
+    def dtype(self) -> str:
+        """See `Rows`."""
+        return self.base.dtype
+
+    @cached_property
+    def _starts(self) -> tuple[int, ...]:
+        return (0, *accumulate(count for _, count in self.runs))
+
+    def read(self, start: int, stop: int, arena: Arena) -> Block:
+        """See `Rows`; each run is one read of the base."""
+        pieces = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            first, count = self.runs[number]
+            low = start - self._starts[number]
+            high = min(count, low + stop - start)
+            pieces.append(self.base.read(first + low, first + high, arena))
+            start += high - low
+            number += 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Of every row the values at `places`, in that order."""
+
+    base: Rows
+    places: range | tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Rows`."""
+        return (*self.base.shape[:-1], len(self.places))
+
+    @property
+    def dtype(self) -> str:
+        """See `Rows`."""
+        return self.base.dtype
+
+    def read(self, start: int, stop: int, arena: Arena) -> Block:
+        """See `Rows`; whole rows of the base are read."""
+        block = self.base.read(start, stop, arena)
+        picked = self.places
+        if isinstance(picked, range):
+            return np.ascontiguousarray(block[:, picked.start : picked.stop : picked.step])
+        return np.ascontiguousarray(block[:, list(picked)])
+
+
+class Matrix(Rows, Protocol):
+    """Rows of which a part can be read without the rest."""
+
+    def read_part(self, start: int, stop: int, first: int, last: int) -> Block:
+        """Columns [first, last) of rows [start, stop)."""
+
+
+TOGETHER = 512
+"""Rows of a transposed tensor that are read at a time: 1 KiB of a bf16 row in one piece."""
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The last two dimensions swapped. Only the columns that are asked for are read, a piece of every row of the base."""
+
+    base: Rows
+    together: int = field(default=TOGETHER, init=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -269,18 +347,28 @@ class Transposed:
     def read(self, start: int, stop: int, arena: Arena) -> Block:
         """See `Rows`."""
         rows, columns = self.base.shape[-2:]
-        out: Block | None = None
-        strip = max(1, (1 << 20) // columns)
-        done = 0
-        while start + done < stop:
-            matrix, column = divmod(start + done, columns)
-            count = min(columns - column, stop - start - done)
-            for low in range(0, rows, strip):
-                high = min(low + strip, rows)
-                block = self.base.read(matrix * rows + low, matrix * rows + high, Arena())
-                if out is None:
-                    out = np.empty((stop - start, rows), block.dtype)
-                out[done : done + count, low:high] = block[:, column : column + count].T
-            done += count
-        assert out is not None
-        return out
+        pieces = []
+        while start < stop:
+            matrix, first = divmod(start, columns)
+            last = min(columns, first + stop - start)
+            low, high = matrix * rows, (matrix + 1) * rows
+            if hasattr(self.base, "read_part"):
+                block = self.base.read_part(low, high, first, last)
+            else:
+                block = self.base.read(low, high, arena)[:, first:last]
+            pieces.append(block.T)
+            start += last - first
+        return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+
+
+def together(rows: Rows) -> int:
+    """How many rows are best read at a time: a multiple of what any description below reads anyway."""
+    found = 1
+    below: Any = rows
+    while below is not None:
+        if isinstance(below, Grouped):
+            found = max(found, below.group)
+        found = max(found, getattr(below, "together", 1))
+        parts = getattr(below, "parts", None)
+        below = parts[0] if parts else getattr(below, "base", None)
+    return found

@@ -55,6 +55,15 @@ class StoredTensor:
             self.file.read_into(self.offset + start * columns * dtype.size, block.view(np.uint8).reshape(-1).data)
         return block
 
+    def read_part(self, start: int, stop: int, first: int, last: int) -> Block:
+        """Columns [first, last) of rows [start, stop) as `dtype`, one read for each row."""
+        dtype, columns = DTYPES[self.stored], self.shape[-1]
+        raw = np.empty((stop - start, last - first), dtype.numpy)
+        for number, row in enumerate(range(start, stop)):
+            offset = self.offset + (row * columns + first) * dtype.size
+            self.file.read_into(offset, raw[number].view(np.uint8).data)
+        return raw if self.stored in WEIGHT_DTYPES else decode(raw, self.stored)
+
 
 @dataclass(frozen=True)
 class Shard:

@@ -18,7 +18,7 @@ import numpy as np
 from llamacli.errors import CorruptFile
 from llamacli.formats.atomic import AtomicFile, atomic_file, check_target, free_space_check
 from llamacli.formats.gguf_reader import read_part
-from llamacli.formats.rows import Arena, row_count
+from llamacli.formats.rows import Arena, row_count, together
 from llamacli.progress import Progress, Silent
 from llamacli.quantize.importance import Importance
 from llamacli.quantize.kernels import Kernel, first_nonfinite
@@ -112,7 +112,7 @@ def _blocks(tensors: Sequence[tuple[_Slot, ...]]) -> Iterator[_Block]:
         rows = slots[0].tensor.rows
         columns = rows.shape[-1]
         matrix = rows.shape[-2] if len(rows.shape) > 1 else 1
-        group = getattr(rows, "group", 0) or 1
+        group = together(rows)
         step = max(1, BLOCK_WEIGHTS // max(columns, 1) // group) * group
         for expert in range(row_count(rows.shape) // matrix if matrix else 0):
             for start in range(0, matrix, step):

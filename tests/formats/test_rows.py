@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from llamacli.formats.rows import (
     Arena,
+    Columns,
     Grouped,
     InMemory,
     Joined,
     Mapped,
     Reshaped,
     RowRange,
+    RowRuns,
     Rows,
     Transposed,
     row_count,
@@ -39,6 +41,12 @@ CASES: dict[str, tuple[Callable[[], Rows], np.ndarray]] = {
     "a range": (lambda: RowRange(InMemory(MATRIX), 3, 9), MATRIX[3:9]),
     "every second": (lambda: RowRange(InMemory(MATRIX), 1, 12, 2), MATRIX[1::2]),
     "a range of each in a stack": (lambda: RowRange(InMemory(STACK), 1, 3, group=4), STACK[:, 1:3]),
+    "rows in runs": (
+        lambda: RowRuns(InMemory(STACK), ((8, 2), (0, 1), (3, 4))),
+        STACK.reshape(12, 6)[[8, 9, 0, 3, 4, 5, 6]],
+    ),
+    "some columns": (lambda: Columns(InMemory(STACK), (4, 0, 1)), STACK[..., [4, 0, 1]]),
+    "every second column": (lambda: Columns(InMemory(STACK), range(1, 6, 2)), STACK[..., 1::2]),
     "transposed": (lambda: Transposed(InMemory(MATRIX)), MATRIX.T),
     "a stack transposed": (lambda: Transposed(InMemory(STACK)), STACK.swapaxes(1, 2)),
 }
