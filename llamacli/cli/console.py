@@ -1,7 +1,7 @@
 """The one place that writes to the terminal: stdout carries the product, stderr the talk.
 
-Commands say *what* (a result, a table, a warning, progress); how it looks on this stream is decided here. Rich is imported
-only when something is to be drawn, so that a pipe pays nothing for it.
+Commands say *what* (a result, a table, a warning, progress); how it looks on this stream is decided here. Rich is
+imported only when something is to be drawn, so that a pipe pays nothing for it.
 """
 
 from __future__ import annotations
@@ -67,11 +67,9 @@ class Console:
             return
         cells = [[str(c) for c in columns], *[[clean(str(c)) for c in row] for row in rows]]
         widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+        sides = [">" if _numeric(cells[1:], i) else "<" for i in range(len(columns))]
         for line in cells:
-            padded = (
-                f"{cell:>{width}}" if _numeric(cells[1:], i) else f"{cell:<{width}}"
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
+            padded = (f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True))
             self.out.write("  ".join(padded).rstrip() + "\n")
         self.out.flush()
 
