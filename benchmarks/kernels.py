@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamacli.formats.tensor_types import BY_NAME, TensorType
-from llamacli.quantize.fast.kernel import METHODS, FastKernel
+from llamacli.quantize.fast.kernel import FastKernel
+from llamacli.quantize.fast.methods import METHODS
 from llamacli.quantize.kernels import Kernel, ggml_kernel
 
 Weights = NDArray[np.float32]
@@ -133,6 +134,8 @@ def ggml_weights(name: str, x: Weights, importance: Weights | None) -> NDArray[n
     if importance is None:
         if name in ("Q4_K", "Q5_K"):
             return np.sqrt(mean(32)) + np.abs(x)
+        if name == "IQ2_S":
+            return squares + mean(256) / 2
         return np.ones_like(squares) if name in ("Q2_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0") else squares
     if name == "Q6_K":
         return np.broadcast_to(importance, x.shape).astype(np.float64)
@@ -140,7 +143,7 @@ def ggml_weights(name: str, x: Weights, importance: Weights | None) -> NDArray[n
         return importance * np.sqrt(2 * mean(32) + squares)
     if BY_NAME[name].block_size == 32:
         return importance * np.sqrt(mean(x.shape[1]) + squares)
-    share = 1 if name == "Q2_K" or name.startswith("IQ2") else 2
+    share = 1 if name in ("Q2_K", "IQ2_XS", "IQ2_XXS") else 2
     return importance * np.sqrt(share * mean(256) + squares)
 
 

@@ -22,6 +22,7 @@ class GgmlRows:
     """Typed entry points of libggml-base. Addresses are plain integers; the caller keeps the memory alive."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
         address, count = ctypes.c_void_p, ctypes.c_int64
         self._quantize = library.ggml_quantize_chunk
         self._quantize.restype = ctypes.c_size_t
@@ -38,6 +39,13 @@ class GgmlRows:
         ggml aborts the process on a row that its block does not divide and on a missing importance: check before.
         """
         return int(self._quantize(type_id, source, out, 0, rows, columns, importance))
+
+    def restore(self, type_name: str, blocks: int, out: int, count: int) -> None:
+        """The float32 values of `count` weights of a quantized type, from blocks at one address to another."""
+        restore = self._library[f"dequantize_row_{type_name.lower()}"]
+        restore.restype = None
+        restore.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        restore(blocks, out, count)
 
     def widen_bf16(self, source: int, out: int, count: int) -> None:
         """`count` bf16 bit patterns at `source` to float32 at `out`."""

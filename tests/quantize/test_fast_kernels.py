@@ -26,6 +26,7 @@ from llamacli.quantize.fast.methods import METHODS
 from llamacli.quantize.kernels import ggml_kernel, kernel_named
 
 TYPES = sorted(METHODS)
+PLAIN = [name for name in TYPES if not METHODS[name].always_weighted]
 ROOT = Path(__file__).parents[2]
 
 
@@ -72,18 +73,26 @@ def counted(name: str, x: NDArray[np.float32], importance: NDArray[np.float32] |
         return np.repeat(squares.reshape(-1, count).mean(1), count).reshape(x.shape)
 
     if importance is not None:
-        share = {"Q2_K": mean(256), "IQ4_NL": 2 * mean(32)}.get(name, 2 * mean(256) if x.shape[1] % 256 == 0 else 0)
-        if name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1"):
-            share = mean(x.shape[1])
+        share = 2 * mean(256)
+        if name in ("Q2_K", "IQ2_XS", "IQ2_XXS"):
+            share = mean(256)
+        if BY_NAME[name].block_size == 32:
+            share = 2 * mean(32) if name == "IQ4_NL" else mean(x.shape[1])
         return importance * (np.ones_like(squares) if name == "Q6_K" else np.sqrt(share + squares))
     if name in ("Q4_K", "Q5_K"):
         return np.sqrt(mean(32)) + np.abs(x)
-    return squares if name in ("Q3_K", "Q6_K", "IQ4_XS", "IQ4_NL") else np.ones_like(squares)
+    if name == "IQ2_S":
+        return squares + mean(256) / 2
+    return squares if name in ("Q3_K", "Q6_K") or name.startswith(("IQ3", "IQ4")) else np.ones_like(squares)
+
+
+def default_importance(name: str, columns: int) -> NDArray[np.float32] | None:
+    """None for the types that need none."""
+    return None if name in PLAIN else importance_of(columns)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize(("name", "weighted"), [*((name, False) for name in PLAIN), *((name, True) for name in TYPES)])
 def test_error_is_not_above_ggmls(name: str, weighted: bool) -> None:
     x = heavy_tailed(48, 1024)
     importance = importance_of(1024) if weighted else None
@@ -96,7 +105,7 @@ def test_error_is_not_above_ggmls(name: str, weighted: bool) -> None:
 @pytest.mark.parametrize("name", TYPES)
 def test_bytes_do_not_depend_on_the_cut(name: str) -> None:
     x = heavy_tailed(37, 768, seed=2)
-    for importance in (None, importance_of(768)):
+    for importance in (default_importance(name, 768), importance_of(768)):
         whole = quantized(FastKernel(), name, x, importance)
         for cuts in ((0, 1, 37), (0, 5, 21, 36, 37)):
             parts = [quantized(FastKernel(), name, x[a:b], importance) for a, b in itertools.pairwise(cuts)]
@@ -106,18 +115,19 @@ def test_bytes_do_not_depend_on_the_cut(name: str) -> None:
 @pytest.mark.parametrize("name", TYPES)
 def test_bytes_do_not_depend_on_how_weights_are_stored(name: str) -> None:
     x = heavy_tailed(5, 512, seed=3)
-    assert (quantized(FastKernel(), name, bf16(x)) == quantized(FastKernel(), name, x)).all()
+    weights = default_importance(name, 512)
+    assert (quantized(FastKernel(), name, bf16(x), weights) == quantized(FastKernel(), name, x, weights)).all()
     half = (x * np.float32(0.01)).astype(np.float16)  # many of them subnormal
     widened = half.astype(np.float32)
-    assert (quantized(FastKernel(), name, half) == quantized(FastKernel(), name, widened)).all()
+    assert (quantized(FastKernel(), name, half, weights) == quantized(FastKernel(), name, widened, weights)).all()
 
 
 @pytest.mark.parametrize("name", TYPES)
 def test_threads_share_one_kernel(name: str) -> None:
-    kernel, x = FastKernel(), heavy_tailed(64, 512, seed=4)
-    expected = quantized(kernel, name, x)
+    kernel, x, weights = FastKernel(), heavy_tailed(64, 512, seed=4), default_importance(name, 512)
+    expected = quantized(kernel, name, x, weights)
     results: list[NDArray[Any]] = []
-    threads = [threading.Thread(target=lambda: results.append(quantized(kernel, name, x))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(quantized(kernel, name, x, weights))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -130,7 +140,7 @@ def test_not_a_byte_is_written_outside(name: str) -> None:
     kind, x = BY_NAME[name], heavy_tailed(3, 768)
     size = 3 * kind.row_bytes(768)
     room = np.full(size + 256, 0xAB, np.uint8)
-    FastKernel().quantize(kind, x, room[128 : 128 + size])
+    FastKernel().quantize(kind, x, room[128 : 128 + size], default_importance(name, 768))
     assert (room[:128] == 0xAB).all() and (room[128 + size :] == 0xAB).all()
 
 
@@ -151,7 +161,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", TYPES)
 def test_hostile_rows_come_back_finite_and_as_near_as_ggmls(name: str, case: str) -> None:
     x = HOSTILE[case].astype(np.float32)[None, :]
-    for importance in (None, importance_of(512), np.zeros(512, np.float32)):
+    for importance in (default_importance(name, 512), importance_of(512), np.zeros(512, np.float32)):
         ours = restored(name, quantized(FastKernel(), name, x, importance))
         assert np.isfinite(ours).all()
         if importance is None:
@@ -165,7 +175,7 @@ def test_hostile_rows_come_back_finite_and_as_near_as_ggmls(name: str, case: str
 def test_weights_beyond_the_scales_reach_come_back_finite(name: str, value: float) -> None:
     x = np.full((2, 512), value, np.float32)
     x[:, ::3] = -1.0
-    assert np.isfinite(restored(name, quantized(FastKernel(), name, x))).all()
+    assert np.isfinite(restored(name, quantized(FastKernel(), name, x, default_importance(name, 512)))).all()
 
 
 def test_q8_0_is_ggmls_to_the_bit() -> None:

@@ -109,7 +109,7 @@ def _compare(sign: str) -> list[tuple[Any, Any, Emit]]:
 
 _operator(operator.add, [(FLOATS, FLOATS, lambda b, x, y: b.fadd(x, y)), (INTS, INTS, lambda b, x, y: b.add(x, y))])
 _operator(operator.sub, [(FLOATS, FLOATS, lambda b, x, y: b.fsub(x, y)), (INTS, INTS, lambda b, x, y: b.sub(x, y))])
-_operator(operator.mul, [(FLOATS, FLOATS, lambda b, x, y: b.fmul(x, y))])
+_operator(operator.mul, [(FLOATS, FLOATS, lambda b, x, y: b.fmul(x, y)), (INTS, INTS, lambda b, x, y: b.mul(x, y))])
 _operator(operator.truediv, [(FLOATS, FLOATS, lambda b, x, y: b.fdiv(x, y))])
 _operator(operator.or_, [(INTS, INTS, lambda b, x, y: b.or_(x, y)), (MASK, MASK, lambda b, x, y: b.or_(x, y))])
 _operator(operator.and_, [(INTS, INTS, lambda b, x, y: b.and_(x, y)), (MASK, MASK, lambda b, x, y: b.and_(x, y))])
@@ -261,21 +261,22 @@ def shift_right(context: Any, value: Any, count: Any) -> Any:
 
 
 def table(values: Sequence[float]) -> Any:
-    """A compiled function from `Ints` (0 to 15) to `Floats`: `values[n]` in every lane.
+    """A compiled function from `Ints` to `Floats`: `values[n]` in every lane, for 2, 4, 8 or 16 values.
 
     One permutation with AVX-512, four with AVX2, selections by the bits of the index elsewhere.
     """
     constants = [float(value) for value in values]
+    sixteen = constants * (LANES // len(constants))
 
     def look(context: Any, index: Any) -> Any:
         def emit(target: Any, builder: Any, sig: Any, args: Any) -> Any:
             features = str(target.codegen().magic_tuple()[2]).split(",")
             if "+avx512f" in features:
                 return _call(
-                    builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, [ir.Constant(_FLOATS, constants), args[0]]
+                    builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, [ir.Constant(_FLOATS, sixteen), args[0]]
                 )
             if "+avx2" in features:
-                return _permute_avx2(builder, constants, args[0])
+                return _permute_avx2(builder, sixteen, args[0])
             return _select_by_bits(builder, constants, args[0])
 
         return FLOATS(index), emit
@@ -326,6 +327,22 @@ def store_ints(context: Any, memory: Any, at: Any, value: Any) -> Any:
         return target.get_dummy_value()
 
     return types.void(memory, at, value), emit
+
+
+@intrinsic
+def gather(context: Any, memory: Any, index: Any) -> Any:
+    """`gather(memory, n)`: int32 memory[n[k]] in lane k. Each index must be inside the array."""
+
+    def emit(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = target.make_array(sig.args[0])(target, builder, args[0]).data
+        result = ir.Constant(_INTS, ir.Undefined)
+        for k in range(LANES):
+            lane = ir.Constant(_I32, k)
+            place = builder.zext(builder.extract_element(args[1], lane), _I64)
+            result = builder.insert_element(result, builder.load(builder.gep(data, [place])), lane)
+        return result
+
+    return INTS(memory, index), emit
 
 
 @intrinsic
@@ -484,7 +501,9 @@ def _permute_avx2(builder: Any, constants: Sequence[float], index: Any) -> Any:
 def _select_by_bits(builder: Any, constants: Sequence[float], index: Any) -> Any:
     """A tree of selections, lowest bit first."""
     level = [ir.Constant(_FLOATS, [value] * LANES) for value in constants]
-    for bit in (1, 2, 4, 8):
+    bit = 1
+    while len(level) > 1:
         is_set = builder.icmp_signed("!=", builder.and_(index, _constant(bit)), _constant(0))
         level = [builder.select(is_set, level[i + 1], level[i]) for i in range(0, len(level), 2)]
+        bit *= 2
     return level[0]

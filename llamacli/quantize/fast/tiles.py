@@ -52,7 +52,7 @@ SCALE, LEAST, WEIGHT, MOMENT, SCALE_CODE, LEAST_CODE = (ROWS + k * 16 * LANES fo
 """Per sub-block j, at NAME + 16*j: scale, minimum, sum of w, sum of w*x, and the integers stored for the first two."""
 
 FLOAT_COUNT = ROWS + 6 * 16 * LANES
-WORD_COUNT = 64 * LANES
+WORD_COUNT = 128 * LANES
 LARGEST_HALF = 65504.0
 
 
@@ -68,7 +68,7 @@ class Scratch(NamedTuple):
 
 
 def new_scratch() -> Scratch:
-    """Memory for one thread, about 40 KiB."""
+    """Memory for one thread, about 46 KiB."""
     return Scratch(
         _aligned(FLOAT_COUNT, np.float32),
         _aligned(WORD_COUNT, np.int32),
