@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
@@ -12,18 +13,25 @@ if TYPE_CHECKING:
     from llamacli.runtime.llama import LlamaEngine
 
 
-def load_model(context: Context, name: str | None, settings: EngineSettings) -> LlamaEngine:
-    """The engine for the model that `name` means (None: the default model). Raises as `model_path` and the engine."""
+def load_model(
+    context: Context, name: str | None, settings: EngineSettings, watch: Callable[[float], None] | None = None
+) -> LlamaEngine:
+    """The engine for the model that `name` means (None: the default model). Raises as `model_path` and the engine.
+
+    `watch` is told how much is loaded, from 0 to 1; what it raises ends the load.
+    """
     from llamacli.runtime.llama import open_engine
 
     path = model_path(context, name)
     console = context.console
     if console.quiet or not console.err_is_terminal:
-        return open_engine(path, settings)
+        return open_engine(path, settings, progress=watch)
     shown = -1
 
     def progress(fraction: float) -> None:
         nonlocal shown
+        if watch is not None:
+            watch(fraction)
         percent = int(100 * fraction)
         if percent > shown:
             shown = percent

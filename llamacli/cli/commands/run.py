@@ -318,11 +318,12 @@ def _opened(here: Context, name: str | None, settings: Any, deadline: Deadline) 
     if here.console.verbose >= 2:
         bindings.load()
         bindings.listen(here.console.status)
-    engine = load_model(here, name, settings)
-    if deadline.over:
-        engine.close()
-        raise deadline.error()
-    return engine
+
+    def watch(fraction: float) -> None:
+        if deadline.over:
+            raise deadline.error()
+
+    return load_model(here, name, settings, watch)
 
 
 def _template(here: Context, engine: LlamaEngine, choice: str) -> ChatTemplate | None:
