@@ -15,7 +15,6 @@ import sentencepiece
 from engine_tokenizer import EngineTokenizer
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from llamacli.checkpoint.draft import SPACE
 from llamacli.checkpoint.pretokenizers import TEKKEN
 from llamacli.checkpoint.sentencepiece import parse
 from llamacli.checkpoint.source import Folder
@@ -276,7 +275,7 @@ def test_a_unigram_tokenizer_gives_the_same_ids(read: Callable[..., Vocabulary],
     assert vocabulary.model == "t5"
     with EngineTokenizer(vocabulary, tmp_path) as engine:
         for text in corpus[:60]:
-            if text.strip() == text and text and SPACE not in text and "<" not in text:
+            if text.strip() == text and text.replace(" ", "a").isalpha():  # signs in a row have equally good readings
                 assert engine.encode(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
