@@ -25,6 +25,7 @@ MAPPED_ALIGNMENT = 32
 
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 POOLINGS = (0, 1, 2, 3, 4, 0xFFFFFFFF)
+GATINGS = (1, 2, 3, 4)
 EPSILONS = ("layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon")
 
 NOT_ALONE: dict[str, str] = {
@@ -43,16 +44,25 @@ EXPERTS_ONLY = ("bailingmoe2", "ernie4_5-moe", "grovemoe", "llada-moe", "smallth
 ONE_HEAD_SIZE = """
     afmoe apertus arcee arctic baichuan bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm cohere2
     cohere2moe command-r dbrx deci deepseek dots1 dream ernie4_5 ernie4_5-moe eurobert exaone exaone-moe exaone4
-    falcon glm4 glm4moe gpt2 gptneox granite granitehybrid granitemoe grok grovemoe hunyuan-dense hunyuan-moe
-    internlm2 jais jais2 jina-bert-v2 jina-bert-v3 laguna llada llada-moe llama llama-embed llama4 maincoder mellum
-    minimax-m2 mistral3 modern-bert mpt nanbeige nemotron nemotron_h nemotron_h_moe neo-bert nomic-bert
-    nomic-bert-moe olmo olmo2 olmoe openelm orion paddleocr pangu-embedded phi2 phi3 phimoe plamo qwen qwen2
-    qwen2moe qwen2vl qwen3 qwen35 qwen35moe qwen3moe qwen3next qwen3vl qwen3vlmoe refact rnd1 seed_oss smallthinker
-    smollm3 stablelm starcoder starcoder2 talkie xverse
+    falcon glm4 glm4moe gpt-oss gpt2 gptneox granite granitehybrid granitemoe grok grovemoe hunyuan-dense
+    hunyuan-moe internlm2 jais jais2 jina-bert-v2 jina-bert-v3 laguna llada llada-moe llama llama-embed llama4
+    maincoder mellum minimax-m2 mistral3 modern-bert mpt nanbeige nemotron nemotron_h nemotron_h_moe neo-bert
+    nomic-bert nomic-bert-moe olmo olmo2 olmoe openelm orion paddleocr pangu-embedded phi2 phi3 phimoe plamo qwen
+    qwen2 qwen2moe qwen2vl qwen3 qwen35 qwen35moe qwen3moe qwen3next qwen3vl qwen3vlmoe refact rnd1 seed_oss
+    smallthinker smollm3 stablelm starcoder starcoder2 talkie xverse
 """
 """Architectures whose graph asserts that keys and values have heads of one size."""
 
-MATRIX_ONLY_F32 = ("_norm.weight", ".bias", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_a", "ssm_d")
+WHOLE_ROTATION = """
+    apertus arcee arctic baichuan chameleon codeshell cogvlm cohere2moe dbrx deci deepseek dots1 dream ernie4_5
+    ernie4_5-moe exaone exaone-moe exaone4 falcon gpt-oss granite granite_swa granitemoe graniteswitch grok grovemoe
+    hunyuan-dense hunyuan-moe hy_v3 internlm2 jais2 llada llada-moe llama llama-embed llama4 maincoder mellum
+    mistral3 olmo olmo2 olmoe orion paddleocr pangu-embedded plamo qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3vl
+    qwen3vlmoe rnd1 seed_oss smallthinker smollm3 starcoder2 talkie xverse
+"""
+"""Architectures whose graph asserts that all columns of a head are rotated, or lays its tensors out so."""
+
+ONLY_F32 = ("_norm.weight", ".bias", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_a", "ssm_d")
 """Ends of the names of tensors that are added, multiplied or convolved, which ggml does in F32 only."""
 
 NO_PRODUCT: tuple[TensorType, ...] = (I8, I16, I32, I64, F64, Q8_1, Q8_K)
@@ -107,6 +117,9 @@ def _check_experts(gguf: GGUF) -> None:
         return
     if count > MAX_EXPERTS or used > count or (count and not used):
         raise _fault(gguf, f"{{arch}}.expert_used_count is {used} of {count} experts (at most {MAX_EXPERTS})")
+    gating = _number(gguf, "{arch}.expert_gating_func")
+    if gating is not None and gating not in GATINGS:
+        raise _fault(gguf, f"{{arch}}.expert_gating_func is {gating}, which is unknown")
     groups = _number(gguf, "{arch}.expert_group_count") or 0
     if groups and groups >= count:
         raise _fault(gguf, f"{{arch}}.expert_group_count is {groups} for {count} experts")
@@ -142,7 +155,8 @@ def _check_head_size(gguf: GGUF, heads: Iterable[int], suffix: str) -> None:
     if of_keys != of_values and gguf.architecture in ONE_HEAD_SIZE.split():
         raise _fault(gguf, f"attention heads have {of_keys} columns for keys and {of_values} for values")
     turned = _number(gguf, f"{{arch}}.rope.dimension_count{suffix}")
-    if turned is not None and (turned % 2 or (first and turned > of_keys)):
+    whole = gguf.architecture in WHOLE_ROTATION.split() and not suffix
+    if turned is not None and (turned % 2 or (first and turned > of_keys) or (whole and turned != of_keys)):
         raise _fault(gguf, f"{{arch}}.rope.dimension_count{suffix} is {turned} of heads with {of_keys} columns")
 
 
@@ -218,7 +232,7 @@ def _check_blocks_are_whole(gguf: GGUF) -> None:
 
 def _must_be_f32(tensor: TensorInfo) -> bool:
     columns_only = all(size == 1 for size in tensor.shape[1:])
-    return columns_only or tensor.name.endswith(MATRIX_ONLY_F32)
+    return columns_only or tensor.name.endswith(ONLY_F32)
 
 
 RULES: tuple[Callable[[GGUF], None], ...] = (
