@@ -6,20 +6,33 @@ import difflib
 
 from llamacli.errors import Unsupported
 from llamacli.families.base import Family
+from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
+from llamacli.families.exaone import EXAONE, EXAONE4
+from llamacli.families.falcon import FALCON
 from llamacli.families.gemma import GEMMA, GEMMA2
 from llamacli.families.gemma3 import GEMMA3
+from llamacli.families.glm4 import GLM4
+from llamacli.families.gpt2 import GPT2
+from llamacli.families.gptneox import GPTNEOX
+from llamacli.families.granite import GRANITE, GRANITE_MOE
 from llamacli.families.llama import LLAMA
+from llamacli.families.mistral3 import MISTRAL3
 from llamacli.families.mixtral import MIXTRAL
+from llamacli.families.olmo import OLMO, OLMO2, OLMOE
 from llamacli.families.phi3 import PHI3
 from llamacli.families.qwen2 import QWEN2
 from llamacli.families.qwen2_moe import QWEN2_MOE
 from llamacli.families.qwen3 import QWEN3
 from llamacli.families.qwen3_moe import QWEN3_MOE
+from llamacli.families.smollm3 import SMOLLM3
+from llamacli.families.stablelm import STABLELM
+from llamacli.families.starcoder2 import STARCODER2
 
 FAMILIES: tuple[Family, ...] = (
     LLAMA,
     MIXTRAL,
+    MISTRAL3,
     QWEN2,
     QWEN2_MOE,
     QWEN3,
@@ -28,6 +41,22 @@ FAMILIES: tuple[Family, ...] = (
     GEMMA2,
     GEMMA3,
     PHI3,
+    SMOLLM3,
+    GRANITE,
+    GRANITE_MOE,
+    OLMO,
+    OLMO2,
+    OLMOE,
+    GLM4,
+    COMMAND_R,
+    COHERE2,
+    EXAONE,
+    EXAONE4,
+    STABLELM,
+    STARCODER2,
+    FALCON,
+    GPT2,
+    GPTNEOX,
 )
 
 

@@ -1,0 +1,75 @@
+"""EXAONE 3, 3.5 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llamacli.families.base import Family, Key
+from llamacli.families.config import Config
+from llamacli.families.decoder import (
+    ATTENTION,
+    DECODER_KEYS,
+    DECODER_TENSORS,
+    EMBEDDING,
+    GATED_FFN,
+    HEAD_WIDTHS,
+    OUTPUT,
+    OUTPUT_NORM,
+    POST_NORMS,
+    QK_NORM,
+    SLIDING_WINDOW,
+    VOCAB_SIZE,
+    llama3_rope_factors,
+    partial_rope,
+)  # fmt: skip
+from llamacli.formats.gguf_values import Value, ValueType, array
+
+EXAONE = Family(
+    name="exaone",
+    title="EXAONE 3, 3.5",
+    architectures=("ExaoneForCausalLM",),
+    keys=(*DECODER_KEYS, partial_rope()),
+    expected=DECODER_TENSORS,
+    extra=llama3_rope_factors,
+    defaults={"rope_theta": 10000.0, "layer_norm_epsilon": 1e-5, "max_position_embeddings": 2048},
+    example="LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct",
+)
+
+
+def _local(config: Config) -> list[bool] | None:
+    """Which blocks have a window: from `layer_types`, or a pattern such as LLLG or 4."""
+    if config.get("sliding_window") is None:
+        return None
+    if (types := config.get("layer_types")) is not None:
+        return [name == "sliding_attention" for name in types]
+    pattern = config.get("sliding_window_pattern")
+    if isinstance(pattern, str) and pattern:
+        return [pattern[block % len(pattern)] == "L" for block in range(config.blocks)]
+    if isinstance(pattern, int) and pattern:
+        return [(block + 1) % pattern != 0 for block in range(config.blocks)]
+    return None
+
+
+def _pattern(config: Config) -> Value | None:
+    local = _local(config)
+    return None if local is None else array(ValueType.BOOL, local)
+
+
+def _window_warning(config: Config) -> Iterable[str]:
+    if any(_local(config) or ()) and config.blocks != 64:
+        yield "the engine has EXAONE 4's sliding window only for 64 blocks: exact only up to its length"
+
+
+EXAONE4 = Family(
+    name="exaone4",
+    title="EXAONE 4",
+    architectures=("Exaone4ForCausalLM",),
+    keys=(
+        *DECODER_KEYS, *HEAD_WIDTHS, VOCAB_SIZE, SLIDING_WINDOW, Key("attention.sliding_window_pattern", _pattern),
+    ),
+    expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION[1:], *GATED_FFN[1:], *POST_NORMS, *QK_NORM),
+    extra=llama3_rope_factors,
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+    warnings=_window_warning,
+    example="LGAI-EXAONE/EXAONE-4.0-1.2B",
+)  # fmt: skip

@@ -1,0 +1,79 @@
+"""OLMo 1, 2 and 3, and OLMoE."""
+
+from __future__ import annotations
+
+from llamacli.families.base import Expected, Family, Key
+from llamacli.families.config import Config
+from llamacli.families.decoder import (
+    ATTENTION,
+    DECODER_KEYS,
+    DECODER_TENSORS,
+    EMBEDDING,
+    GATED_FFN,
+    OUTPUT,
+    OUTPUT_NORM,
+    POST_NORMS,
+    SLIDING_WINDOW,
+    always,
+    real,
+)  # fmt: skip
+from llamacli.families.llama import INTERLEAVED_QK
+from llamacli.families.moe import EXPERT_RULES, expert_tensors, moe_width
+from llamacli.formats.gguf_values import Value, ValueType, array, f32
+
+OLMO = Family(
+    name="olmo",
+    title="OLMo 1",
+    architectures=("OlmoForCausalLM", "OLMoForCausalLM"),
+    keys=(
+        *DECODER_KEYS,
+        Key("attention.layer_norm_epsilon", always(f32(1e-5))),
+        Key("attention.clamp_kqv", real("clip_qkv")),
+    ),
+    rules=INTERLEAVED_QK,
+    expected=(EMBEDDING, OUTPUT, *ATTENTION[1:], *GATED_FFN[1:]),
+    defaults={"rope_theta": 10000.0, "max_position_embeddings": 2048},
+    example="allenai/OLMo-1.7-7B-hf",
+)
+"""Its norms have no weights."""
+
+
+def _windows(config: Config) -> Value | None:
+    """OLMo 3 has a window in all blocks but every fourth."""
+    if config.get("sliding_window") is None:
+        return None
+    types = config.get("layer_types")
+    if types is None:
+        types = ["full_attention" if block % 4 == 3 else "sliding_attention" for block in range(config.blocks)]
+    return array(ValueType.BOOL, [name == "sliding_attention" for name in types])
+
+
+FULL_WIDTH_QK_NORM = (
+    Expected("blk.{block}.attn_q_norm.weight", lambda c: (c.heads * c.head_dim,)),
+    Expected("blk.{block}.attn_k_norm.weight", lambda c: (c.kv_heads * c.head_dim,)),
+)
+"""Queries and keys normalised over all heads at once."""
+
+OLMO2 = Family(
+    name="olmo2",
+    title="OLMo 2 and 3",
+    architectures=("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
+    keys=(*DECODER_KEYS, SLIDING_WINDOW, Key("attention.sliding_window_pattern", _windows)),
+    expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION[1:], *GATED_FFN[1:], *POST_NORMS, *FULL_WIDTH_QK_NORM),
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+    example="allenai/OLMo-2-1124-7B-Instruct",
+)
+
+OLMOE = Family(
+    name="olmoe",
+    title="OLMoE",
+    architectures=("OlmoeForCausalLM",),
+    keys=(*DECODER_KEYS, Key("attention.layer_norm_rms_epsilon", lambda c: f32(c.get("rms_norm_eps")))),
+    rules=EXPERT_RULES,
+    expected=(
+        *(tensor for tensor in DECODER_TENSORS if "ffn" not in tensor.name), *FULL_WIDTH_QK_NORM,
+        *expert_tensors(moe_width),
+    ),
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+    example="allenai/OLMoE-1B-7B-0924-Instruct",
+)  # fmt: skip
