@@ -71,6 +71,7 @@ NO_PRODUCT: tuple[TensorType, ...] = (I8, I16, I32, I64, F64, Q8_1, Q8_K)
 INDEX_TENSORS = ("d2t", "ffn_gate_tid2eid.weight", "masked_embd_ordering.weight")
 """Ends of the names of tensors that hold whole numbers by design."""
 
+ATTENTION = ("attn_q.weight", "attn_qkv.weight", "attn_q_a.weight", "attn_output.weight")
 QUERIES = ("attn_qkv.weight", "attn_q.weight", "attn_q_a.weight", "attn_q_b.weight")
 """Where queries may come from; one of them stands in every block with attention."""
 
@@ -141,6 +142,10 @@ def _check_heads(gguf: GGUF) -> None:
     for of_queries, of_keys in zip(heads, shared, strict=False):
         if of_keys and of_queries % of_keys:
             raise _fault(gguf, f"{of_queries} attention heads cannot share {of_keys} key heads")
+    if not any(heads) and any(t.name.endswith(ATTENTION) for t in gguf.tensors):
+        raise _fault(gguf, "{arch}.attention.head_count is missing")
+    if _number(gguf, "{arch}.attention.key_length_mla") and max(shared, default=0) != 1:
+        raise _fault(gguf, "{arch}.attention.head_count_kv is not 1, as latent attention needs")
     for suffix in ("", "_swa") if gguf.get("{arch}.attention.sliding_window") else ("",):
         _check_head_size(gguf, heads, suffix)
 
@@ -180,6 +185,8 @@ def _check_sizes(gguf: GGUF) -> None:
     window = max(_numbers(gguf, "{arch}.attention.sliding_window"), default=0)
     if window > MAX_WINDOW:
         raise _fault(gguf, f"{{arch}}.attention.sliding_window is {window:,}, and memory is taken for all of it")
+    if _number(gguf, "{arch}.attention.temperature_length") == 0:
+        raise _fault(gguf, "{arch}.attention.temperature_length is 0")
     pooling = _number(gguf, "{arch}.pooling_type")
     if pooling is not None and pooling not in POOLINGS:
         raise _fault(gguf, f"{{arch}}.pooling_type is {pooling}, which is unknown")
@@ -195,13 +202,12 @@ def _check_state_space(gguf: GGUF) -> None:
 
 
 def _check_placement(gguf: GGUF) -> None:
-    for part, start in enumerate(gguf.data_offsets):
-        if any(t.part == part for t in gguf.tensors) and (
-            start % MAPPED_ALIGNMENT or gguf.alignment % MAPPED_ALIGNMENT
-        ):
+    for tensor in gguf.tensors:
+        if gguf.tensor_start(tensor) % MAPPED_ALIGNMENT:
             raise _fault(
                 gguf,
-                f"general.alignment is {gguf.alignment}; weights that are mapped need a multiple of {MAPPED_ALIGNMENT}",
+                f"general.alignment is {gguf.alignment}, and {tensor.name!r} does not lie at a multiple of "
+                f"{MAPPED_ALIGNMENT}, as weights that are mapped must",
             )
 
 

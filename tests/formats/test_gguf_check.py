@@ -50,6 +50,38 @@ def as_bert(model: Model) -> Model:
     return model.with_key("tokenizer.ggml.model", string("bert"))
 
 
+def as_architecture(name: str, model: Model) -> Model:
+    metadata = {
+        k.replace("llama.", f"{name}.", 1) if k.startswith("llama.") else k: v for k, v in model.metadata.items()
+    }
+    return replace(model, metadata={**metadata, "general.architecture": string(name)})
+
+
+def as_qwen2() -> Model:
+    return as_architecture("qwen2", tiny_model())
+
+
+def as_olmo2() -> Model:
+    """An OLMo 2, which has norms after its matrices."""
+    renamed = {"attn_norm": "post_attention_norm", "ffn_norm": "post_ffw_norm"}
+    model = as_architecture("olmo2", tiny_model())
+    tensors = list(model.tensors)
+    for old, new in renamed.items():
+        tensors = [replace(t, name=t.name.replace(f".{old}.", f".{new}.")) for t in tensors]
+    for block in range(2):
+        tensors += [Tensor(f"blk.{block}.attn_q_norm.weight", (64,)), Tensor(f"blk.{block}.attn_k_norm.weight", (32,))]
+    return replace(model, tensors=[*tensors, Tensor("output.weight", (64, len(TOKENS)))])
+
+
+def as_phi3() -> Model:
+    """A Phi 3, whose queries, keys and values are one tensor, which is missing."""
+    apart = ("attn_q.weight", "attn_k.weight", "attn_v.weight", "ffn_gate.weight")
+    model = as_architecture("phi3", tiny_model())
+    tensors = [replace(t, shape=(64, 128)) if "ffn_up" in t.name else t
+               for t in model.tensors if not t.name.endswith(apart)]  # fmt: skip
+    return replace(model, tensors=tensors)
+
+
 def aligned(alignment: int) -> Model:
     model = tiny_model().with_key("general.alignment", u32(alignment))
     return replace(model, alignment=alignment)
@@ -83,6 +115,11 @@ CRASHES: dict[str, tuple[Model, str]] = {
     "negative epsilon": (key("llama.attention.layer_norm_rms_epsilon", f32(-1.0)), "epsilon is -1.0"),
     "epsilon that is no number": (key("llama.attention.layer_norm_rms_epsilon", f32(math.nan)), "epsilon is nan"),
     "heads that cannot be shared": (without_head_count(tiny_model(), 4, 3), "4 attention heads cannot share 3"),
+    "attention without heads": (
+        key("olmo2.attention.head_count", None, as_olmo2), "head_count is missing"),
+    "half of the rotation": (
+        key("qwen2.rope.dimension_count", u32(8), as_qwen2), "dimension_count is 8 of heads with 16"),
+    "attention without queries": (as_phi3(), "block 0 has attention without queries"),
     "alignment too small to map": (aligned(8), "general.alignment is 8"),
     "norm in F16": (tiny_model().with_tensor("blk.0.attn_norm.weight", type=F16), "where the engine needs F32"),
     "norm in Q8_0": (tiny_model().with_tensor("output_norm.weight", type=Q8_0), "where the engine needs F32"),
@@ -123,6 +160,14 @@ REFUSED: dict[str, tuple[Model, str]] = {
     "empty vocabulary": (with_tokens(()), "vocabulary is empty"),
     "no tokenizer to speak of": (key("tokenizer.ggml.model", string("none")), "'none' is not known"),
     "tokens that are numbers": (key("tokenizer.ggml.tokens", array(ValueType.INT32, [1])), "no vocabulary"),
+    "a gate that is unknown": (
+        key("llama.expert_gating_func", u32(9), tiny_expert_model), "expert_gating_func is 9"),
+    "latent attention with several heads for keys": (
+        key("llama.attention.key_length_mla", u32(16)), "head_count_kv is not 1"),
+    "a window as large as memory": (key("llama.attention.sliding_window", u32(2**31)), "sliding_window is 2,147"),
+    "a temperature without length": (key("llama.attention.temperature_length", u32(0)), "temperature_length is 0"),
+    "half of a feed-forward network": (
+        tiny_model().with_tensor("blk.1.ffn_up.weight", name="blk.1.other.weight"), "half of a feed-forward"),
     "unknown pooling": (key("llama.pooling_type", u32(9)), "pooling_type is 9"),
     "odd rotation": (key("llama.rope.dimension_count", u32(7)), "dimension_count is 7"),
     "sections of nothing": (
