@@ -107,11 +107,12 @@ def searches(level: Any) -> Searches:
 
         Codes go from -code_limit to code_limit - 1; the largest scale takes -code_limit.
         """
-        widest = floats(0)
+        widest, size = floats(0), floats(0)
         for j in range(parts):
             scale = sub_block(tile, j * count, count, levels, search)
             store(tile, SCALE + j * LANES, scale)
-            widest = where(absolute(scale) > absolute(widest), scale, widest)
+            wider = absolute(scale) > size
+            widest, size = where(wider, scale, widest), where(wider, absolute(scale), size)
         per_scale = floats(0 - code_limit) * reciprocal(widest)
         half = to_half(widest * floats(-1 / code_limit))
         lowest, highest = floats(0 - code_limit), floats(code_limit - 1)
@@ -149,10 +150,12 @@ def searches(level: Any) -> Searches:
 @inner
 def largest(tile: Memory, at: int, count: int) -> Floats:
     """The weight of the largest magnitude, with its sign; the first of equals."""
-    extreme = floats(0)
+    extreme, size = floats(0), floats(0)
     for i in range(count):
+        # The size is carried along: LLVM 20 gets comparing absolute(x) with absolute(extreme) wrong on AVX-512.
         x = load(tile, X + (at + i) * LANES)
-        extreme = where(absolute(x) > absolute(extreme), x, extreme)
+        larger = absolute(x) > size
+        extreme, size = where(larger, x, extreme), where(larger, absolute(x), size)
     return extreme
 
 
