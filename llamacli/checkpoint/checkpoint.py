@@ -73,14 +73,14 @@ class Checkpoint:
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
 
-def read_json(source: Source, name: str) -> dict[str, Any]:
-    """A JSON object from a checkpoint. Raises CorruptFile if it is none."""
+def read_json(source: Source, name: str, kind: type = dict) -> Any:
+    """A JSON object (or list, by `kind`) from a checkpoint. Raises CorruptFile if it is none."""
     try:
         value = json.loads(source.read(name).decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CorruptFile(f"{source.label}/{name} is not valid JSON", _AGAIN) from error
-    if not isinstance(value, dict):
-        raise CorruptFile(f"{source.label}/{name} is not a JSON object")
+    if not isinstance(value, kind):
+        raise CorruptFile(f"{source.label}/{name} is not a JSON {'object' if kind is dict else 'list'}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint's bytes come from: a folder here, or later a revision on the Hub read by byte ranges."""
+"""Where a checkpoint's bytes come from: a folder here, or what a caller brings, such as a revision on the Hub."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from llamacli.errors import CorruptFile, NotFound, Unsupported
-from llamacli.formats.file_access import LocalFile, RandomAccess
+from llamacli.formats.file_access import LocalFile, RandomAccess, Stream
 
 MAX_TEXT_BYTES = 256 << 20
 """No configuration or tokenizer file is larger; a larger one is a trap for our memory."""
 
 
 class Source(Protocol):
-    """The files of one checkpoint. Names are plain: no folders, no `..`."""
+    """The files of one checkpoint. Names are plain: no `..`, no folders but one in front where `read` says so."""
 
     @property
     def label(self) -> str:
@@ -29,13 +29,16 @@ class Source(Protocol):
         """Names of all files, sorted."""
 
     def read(self, name: str) -> bytes:
-        """A small file, whole. Raises NotFound."""
+        """A small file, whole; also `folder/file`. Raises NotFound."""
 
     def open(self, name: str) -> RandomAccess:
         """A large file, to be read in pieces."""
 
     def paths(self) -> tuple[Path, ...]:
         """Files on this computer that are read and must never be written to."""
+
+    def stream(self) -> Stream | None:
+        """What governs reading where the large files are not on this computer, else None."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """See `Source`."""
-        path = self._resolve(name)
+        folder, _, file = name.rpartition("/")
+        path = self._resolve(file) if not folder else self._resolve(folder) / self._resolve(file).name
         if not path.is_file():
             raise NotFound(f"{self.path} has no {name}")
         if path.stat().st_size > MAX_TEXT_BYTES:
@@ -79,6 +83,9 @@ class Folder:
     def paths(self) -> tuple[Path, ...]:
         """See `Source`."""
         return tuple(self.path / name for name in self.files())
+
+    def stream(self) -> None:
+        """See `Source`."""
 
     def _resolve(self, name: str) -> Path:
         if not plain(name):

@@ -217,6 +217,15 @@ def no_window_warning(config: Config) -> Iterable[str]:
         yield f"the engine ignores this model's sliding window: exact only up to {window:,} tokens"
 
 
+def _pooling(config: Config) -> Value | None:
+    """`pooling_type` as ggml numbers it, for models of the sentence-transformers library."""
+    mode = config.get("sentence_pooling")
+    return None if mode is None else u32({"mean": 1, "cls": 2, "lasttoken": 3}[mode])
+
+
+POOLING = Key("pooling_type", _pooling)
+
+
 # -- shapes --------------------------------------------------------------------------------------------------------
 
 

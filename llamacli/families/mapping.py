@@ -77,6 +77,8 @@ def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) ->
         name = plain_name(source)
         if bare and not name.startswith(("model.", "lm_head")):
             name = f"model.{name}"
+        if _beyond(name, family, config):
+            continue
         rule, match = _first_rule(family, name, config)
         if rule is None or match is None:
             yield source, name, rows
@@ -89,6 +91,19 @@ def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) ->
             yield from ((source, new, part) for new, part in _applied(rule, match, name, rows, config))
     for name, (rule, experts) in stacks.items():
         yield next(iter(experts.values()))[0], name, _stacked(name, experts, rule.stack_size(config))
+
+
+def _beyond(name: str, family: Family, config: Config) -> bool:
+    """Whether a tensor belongs to the blocks after the last that predict further tokens, where the family has none."""
+    match = _BLOCK.match(name)
+    if not match:
+        return False
+    further = int(config.get("num_nextn_predict_layers", "mtp_num_hidden_layers", default=0))
+    last = config.blocks
+    return family.blocks(config) <= int(match[1]) < last + further
+
+
+_BLOCK = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def plain_name(name: str) -> str:

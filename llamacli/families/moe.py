@@ -16,6 +16,7 @@ EXPERT_RULES = (
     ),
     Rule(r".*\.mlp\.experts\.gate_up_proj(\.weight)?", split=split_gate_up),
     Rule(r"(?P<stem>.*\.mlp\.experts\.down_proj)(\.weight)?", rename=r"\g<stem>.weight"),
+    Rule(r"(.*\.e_score_correction)_bias", rename=r"\1.bias"),
 )
 """Experts one by one, as checkpoints have shipped them, and stacked with gate and up fused, as transformers 5 saves them."""
 

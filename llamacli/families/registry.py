@@ -8,17 +8,22 @@ from llamacli.errors import Unsupported
 from llamacli.families.base import Family
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
+from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2
 from llamacli.families.exaone import EXAONE, EXAONE4
 from llamacli.families.falcon import FALCON
 from llamacli.families.gemma import GEMMA, GEMMA2
 from llamacli.families.gemma3 import GEMMA3
 from llamacli.families.glm4 import GLM4
 from llamacli.families.gpt2 import GPT2
+from llamacli.families.gpt_oss import GPT_OSS
 from llamacli.families.gptneox import GPTNEOX
 from llamacli.families.granite import GRANITE, GRANITE_MOE
+from llamacli.families.lfm2 import LFM2, LFM2_MOE
 from llamacli.families.llama import LLAMA
+from llamacli.families.llama4 import LLAMA4
 from llamacli.families.mistral3 import MISTRAL3
 from llamacli.families.mixtral import MIXTRAL
+from llamacli.families.nemotron import NEMOTRON
 from llamacli.families.olmo import OLMO, OLMO2, OLMOE
 from llamacli.families.phi3 import PHI3
 from llamacli.families.qwen2 import QWEN2
@@ -56,6 +61,13 @@ FAMILIES: tuple[Family, ...] = (
     STARCODER2,
     FALCON,
     GPT2,
+    DEEPSEEK,
+    DEEPSEEK2,
+    GPT_OSS,
+    LFM2,
+    LFM2_MOE,
+    LLAMA4,
+    NEMOTRON,
     GPTNEOX,
 )
 

@@ -58,7 +58,7 @@ def decode(raw: NDArray[Any], dtype: str) -> FloatArray:
     """float32 of stored numbers of any floating type. Raises Unsupported for the others."""
     if dtype == "BF16":
         return widen(raw)
-    if dtype in ("F64", "F32", "F16"):
+    if dtype in ("F64", "F32", "F16", "I8"):
         return raw.astype(np.float32, copy=False)
     if dtype in ("F8_E4M3", "F8_E5M2", "F8_E8M0"):
         values: FloatArray = _table(dtype)[raw]

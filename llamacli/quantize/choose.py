@@ -77,6 +77,8 @@ def _settled(
     tensor: Shape, model: Model, recipe: Recipe, overrides: Overrides, source_type: TensorType
 ) -> Choice | None:
     """The choice that needs no recipe; None if the recipe has to decide."""
+    if source_type.quantized:
+        return Choice(source_type, "already so in the checkpoint", kept=True)
     if not may_quantize(tensor, model.architecture):
         return Choice(source_type, "kept as it is stored", kept=True)
     if overrides.leave_output and tensor.name == HEAD:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from llamacli.checkpoint.checkpoint import Checkpoint
+from llamacli.checkpoint.pooling import read_pooling
+from llamacli.checkpoint.prequantized import plain_rows
 from llamacli.checkpoint.source import Folder, Source
 from llamacli.checkpoint.tokenizer import read_vocabulary
 from llamacli.errors import NotFound, Unsupported
@@ -20,7 +22,7 @@ from llamacli.families.general import DESCRIBING_FILES, general_metadata
 from llamacli.families.mapping import map_tensors
 from llamacli.families.registry import family_of
 from llamacli.formats.dtypes import Block
-from llamacli.formats.file_access import LocalFile
+from llamacli.formats.file_access import LocalFile, Stream
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, u32
 from llamacli.formats.rows import Arena, RoundedToBF16, Rows
@@ -53,6 +55,8 @@ class Model:
     dtype: str
     warnings: tuple[str, ...] = ()
     architecture_class: str = ""
+    stream: Stream | None = None
+    """What governs reading, where the weights are not on this computer."""
 
     @property
     def weights(self) -> int:
@@ -87,9 +91,10 @@ def open_model(path: Path) -> Model:
 def model_of_checkpoint(checkpoint: Checkpoint) -> Model:
     """Carry a checkpoint through its family."""
     source = checkpoint.source
-    family = family_of(Config.of(checkpoint.config))
-    config = Config.of(checkpoint.config, family.defaults)
-    tensors = map_tensors(checkpoint.tensors, family, config)
+    raw = {**checkpoint.config, "sentence_pooling": read_pooling(source)}
+    family = family_of(Config.of(raw))
+    config = Config.of(raw, family.defaults)
+    tensors = map_tensors(plain_rows(checkpoint.config, checkpoint.tensors), family, config)
     vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
     shapes = {name: rows.shape for name, rows in tensors.items()}
     keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
@@ -110,6 +115,7 @@ def model_of_checkpoint(checkpoint: Checkpoint) -> Model:
         dtype=checkpoint.dtype,
         warnings=(*family.warnings(config), *vocabulary.warnings),
         architecture_class=config.architecture,
+        stream=source.stream(),
     )
 
 

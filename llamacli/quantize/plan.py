@@ -16,7 +16,7 @@ from llamacli.errors import UsageError
 from llamacli.formats.gguf_values import Value, boolean, f32, i32, string, u32
 from llamacli.formats.gguf_writer import FileLayout, lay_out_split
 from llamacli.formats.rows import Rows, row_count
-from llamacli.formats.tensor_types import TensorType
+from llamacli.formats.tensor_types import BY_NAME, MXFP4, TensorType
 from llamacli.quantize.choose import Choice, choose_types, require_matrix
 from llamacli.quantize.importance import Importance, ImportanceMatrix
 from llamacli.quantize.model import Model
@@ -59,7 +59,7 @@ class PlannedTensor:
     @property
     def source_bytes(self) -> int:
         """Bytes that are read for it."""
-        return prod(self.shape) * (4 if self.rows.dtype == "F32" else 2)
+        return row_count(self.shape) * BY_NAME[self.rows.dtype].row_bytes(self.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,17 @@ def make_plan(model: Model, recipe: Recipe, options: PlanOptions) -> Plan:
     choices = choose_types(shapes, measures, recipe, options.overrides, has_imatrix=has_matrix, source_types=stored)
     require_matrix(choices, recipe, has_matrix, known=importance.known if importance else None)
     tensors = tuple(PlannedTensor(name, source, model.tensors[source], choices[name]) for source, name in kept.items())
-    metadata = _metadata(model, recipe, options, importance)
+    metadata = {**_metadata(model, recipe, options, importance), **_mostly(tensors, recipe)}
     parts = _parts(tensors, model, options)
     unused = options.overrides.unused(kept.values())
     warnings = (*model.warnings, *(f"--tensor-type {pattern!r} matches no tensor" for pattern in unused))
     return Plan(recipe, metadata, parts, lay_out_split(metadata, parts), warnings, importance)
+
+
+def _mostly(tensors: Sequence[PlannedTensor], recipe: Recipe) -> dict[str, Value]:
+    """The file's type where the checkpoint's own blocks outweigh what an unquantized recipe leaves: MXFP4_MOE."""
+    kept = any(tensor.type is MXFP4 for tensor in tensors) and not recipe.default.quantized
+    return {"general.file_type": u32(38)} if kept else {}
 
 
 def _metadata(model: Model, recipe: Recipe, options: PlanOptions, importance: Importance | None) -> dict[str, Value]:
