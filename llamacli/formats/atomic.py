@@ -68,6 +68,24 @@ def atomic_file(target: Path, *, force: bool = False, inputs: Iterable[Path] = (
         raise
 
 
+@contextlib.contextmanager
+def resumable_file(target: Path, part: Path, size: int, *, force: bool = False) -> Iterator[AtomicFile]:
+    """As `atomic_file`, under the name `part`, which stays when the writing is interrupted.
+
+    A `part` of `size` bytes that is there already is gone on with; any other is begun anew. It is removed only by
+    whoever knows that its content is of no use.
+    """
+    with translated(target):
+        known = part.is_file() and not part.is_symlink() and part.stat().st_size == size
+        if not known:
+            part.unlink(missing_ok=True)
+        with part.open("r+b" if known else "x+b") as file:
+            file.truncate(size)
+            writing = AtomicFile(part, file)
+            yield writing
+            _finish(writing, target, force=force)
+
+
 def check_target(target: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """The path that writing `target` would replace, links followed; raises `CannotWrite` where that is not allowed."""
     target = Path(os.path.realpath(target))  # a link stays a link: what it points to is replaced

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from llamacli.errors import CorruptFile
 
@@ -18,6 +19,36 @@ class RandomAccess(Protocol):
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset` on. Raises CorruptFile if the file ends before."""
+
+
+Extent = tuple[RandomAccess, int, int]
+"""Bytes [start, stop) of a file."""
+
+
+class Stream(Protocol):
+    """Files that pass by once, from front to back, every byte hashed on its way to whoever needs it.
+
+    Whoever reads says first, in the order of reading, which bytes each piece of work needs. A piece of work keeps its
+    bytes in memory until it is released.
+    """
+
+    def identity(self) -> str:
+        """Differs whenever the files do."""
+
+    def begin(self, needs: Sequence[Sequence[Extent]], done: Collection[int], saved: Any) -> None:
+        """Start to read. `done` are numbers of needs that an earlier run has met, `saved` what its `state` was."""
+
+    def release(self, number: int) -> None:
+        """Need `number` has been met."""
+
+    def state(self) -> Any:
+        """Where a later run can go on, as JSON; it holds for needs released before the call."""
+
+    def finish(self) -> None:
+        """Wait for the end of every file that was used. Raises CorruptFile if its bytes are not those promised."""
+
+    def stop(self) -> None:
+        """Let go; whoever waits for bytes is woken with an error."""
 
 
 class LocalFile:

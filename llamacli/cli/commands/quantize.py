@@ -26,7 +26,9 @@ KernelName = Literal["auto", "fast", "ggml"]
 
 def quantize_command(
     context: typer.Context,
-    source: str = typer.Argument("", metavar="SRC", help="A folder with safetensors, or a GGUF in F32, F16 or BF16."),
+    source: str = typer.Argument(
+        "", metavar="SRC", help="A folder with safetensors, user/repo on the Hub, or a GGUF in F32, F16 or BF16."
+    ),
     target: str = typer.Argument(
         "", metavar="[DST]", help="A file, or a folder to put it in. Default: NAME-TYPE.gguf here."
     ),
@@ -77,6 +79,7 @@ def quantize_command(
     llamacli quantize ./my-finetune                       to my-finetune-Q4_K_M.gguf
     llamacli quantize ./my-finetune -q Q4_K_M,Q8_0        both in one reading
     llamacli quantize ./my-finetune -q Q6_K --dry-run     types and exact bytes, nothing written
+    llamacli quantize meta-llama/Llama-3.2-1B             from the Hub; its 16-bit weights never touch the disk
     """
     here: Context = context.obj
     if list_families:
@@ -163,15 +166,14 @@ def _planned(
     here: Context, source: str, target: str, names: Sequence[str], options: PlanOptions, *, as_llama_cpp: bool
 ) -> tuple[Model, list[Output]]:
     """The model and one planned output per type. Types are looked up before anything is read."""
-    from llamacli.quantize.model import open_model, through_bf16
+    from llamacli.quantize.model import through_bf16
     from llamacli.quantize.plan import make_plan
     from llamacli.quantize.recipes import recipe_named
     from llamacli.quantize.run import Output
 
     recipes = [recipe_named(name) for name in names]
-    path = here.cwd / Path(source).expanduser()
-    model = open_model(path)
-    if as_llama_cpp and path.is_dir():
+    model, is_checkpoint = _open(here, source)
+    if as_llama_cpp and is_checkpoint:
         model = through_bf16(model)
     outputs = []
     for recipe in recipes:
@@ -181,6 +183,20 @@ def _planned(
     for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
         here.console.warn(warning)
     return model, outputs
+
+
+def _open(here: Context, source: str) -> tuple[Model, bool]:
+    """The model, and whether it is a checkpoint: a folder, a snapshot in the Hub cache, or a repository on the Hub."""
+    from llamacli.checkpoint.checkpoint import Checkpoint
+    from llamacli.quantize.model import model_of_checkpoint, open_model
+
+    path = here.cwd / Path(source).expanduser()
+    if not path.exists():
+        from llamacli.cli.remote import checkpoint_source
+
+        if (found := checkpoint_source(here, source)) is not None:
+            return model_of_checkpoint(Checkpoint.open(found)), True
+    return open_model(path), path.is_dir()
 
 
 def _target(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
@@ -196,6 +212,7 @@ def _target(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
 
 def _describe(model: Model) -> str:
     files = len({path for path in model.inputs if path.suffix in (".safetensors", ".gguf")})
+    files = files or len(set(model.shards.values()))
     plural = "s" if files != 1 else ""
     return f"{files} file{plural} · {model.dtype.lower()} · {model.architecture_class} · {count(model.weights)} weights"
 

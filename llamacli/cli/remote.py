@@ -1,0 +1,71 @@
+"""Models on the Hub as commands use them without downloading: a checkpoint to quantize from, a header to plan with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llamacli.cli.context import Context
+from llamacli.cli.models import places
+from llamacli.errors import NotFound, UsageError
+from llamacli.library.catalog import catalog
+from llamacli.library.find import expand
+from llamacli.library.names import ModelName
+from llamacli.library.store import HubCache
+
+if TYPE_CHECKING:
+    from llamacli.checkpoint.source import Source
+    from llamacli.library.hub import Hub
+
+
+def open_hub(here: Context) -> Hub:
+    """The Hub, for this run."""
+    from llamacli.library.http import Client
+    from llamacli.library.hub import Hub
+
+    where = places(here)
+    return Hub(Client(where), where.endpoint)
+
+
+def hub_name(here: Context, text: str) -> ModelName | None:
+    """`text` as a name on the Hub, aliases followed; None if it is something else."""
+    try:
+        name = expand(catalog(here.config_dir), ModelName.parse(text))
+    except (NotFound, UsageError):
+        return None
+    return name if name.kind == "hub" else None
+
+
+def checkpoint_source(here: Context, text: str) -> Source | None:
+    """The checkpoint that `text` names: its snapshot in the Hub cache if all of it is here, else on the Hub.
+
+    None if `text` is no name of the Hub. Raises what the Hub's refusals mean, UsageError for a quantization's name.
+    """
+    from llamacli.checkpoint.source import Folder
+
+    name = hub_name(here, text)
+    if name is None:
+        return None
+    if name.selector:
+        raise UsageError(f"{text} names one file of a repository", f"llamacli quantize {name.name} -q {name.selector}")
+    cache = HubCache(places(here).hub_cache)
+    if here.offline:
+        for snapshot in cache.snapshots(name.name, name.revision):
+            if any(file.endswith(".safetensors") for file in snapshot.files()):
+                return Folder(snapshot.path)
+        raise NotFound(f"{name} is not on this computer, and the network is switched off")
+    from llamacli.library.choose import checkpoint
+    from llamacli.library.hub_source import HubSource
+
+    hub = open_hub(here)
+    repo = hub.repo(name.name, name.revision)
+    if repo.moved_to:
+        here.console.status(f"{repo.name} is called {repo.moved_to} now")
+    wanted = checkpoint(repo).files
+    if all(_is_whole(cache, repo.name, repo.commit, file.name, file.size) for file in wanted):
+        return Folder(cache.pointer(repo.name, repo.commit, "config.json").parent)
+    return HubSource(hub, repo)
+
+
+def _is_whole(cache: HubCache, repo: str, commit: str, file: str, size: int) -> bool:
+    path = cache.pointer(repo, commit, file)
+    return path.is_file() and path.stat().st_size == size
