@@ -19,6 +19,8 @@ from llamacli.formats.tensor_types import F32, F64, I8, I16, I32, I64, Q8_1, Q8_
 
 MAX_BLOCKS = 512
 MAX_EXPERTS = 1024
+MAX_HEADS = 1 << 16
+MAX_HEAD_SIZE = 1 << 20
 MAX_WINDOW = 1 << 24
 MAPPED_ALIGNMENT = 32
 """Bytes: ggml places weights where they lie in the mapped file and wants them aligned so."""
@@ -61,6 +63,9 @@ WHOLE_ROTATION = """
     qwen3vlmoe rnd1 seed_oss smallthinker smollm3 starcoder2 talkie xverse
 """
 """Architectures whose graph asserts that all columns of a head are rotated, or lays its tensors out so."""
+
+NO_ROTATION = ("glm5-next", "kimi-linear", "kimi-k3")
+"""Architectures that may rotate nothing; ggml never ends where others rotate no columns."""
 
 ONLY_F32 = ("_norm.weight", ".bias", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_a", "ssm_d")
 """Ends of the names of tensors that are added, multiplied or convolved, which ggml does in F32 only."""
@@ -139,6 +144,8 @@ def _check_heads(gguf: GGUF) -> None:
         shared = shared * len(heads)
     if len(heads) == 1:
         heads = heads * len(shared)
+    if max((*heads, *shared), default=0) > MAX_HEADS:
+        raise _fault(gguf, f"{max(*heads, *shared):,} attention heads are more than {MAX_HEADS:,}")
     for of_queries, of_keys in zip(heads, shared, strict=False):
         if of_keys and of_queries % of_keys:
             raise _fault(gguf, f"{of_queries} attention heads cannot share {of_keys} key heads")
@@ -157,12 +164,26 @@ def _check_head_size(gguf: GGUF, heads: Iterable[int], suffix: str) -> None:
     for ending in ("", suffix):
         of_keys = _or(_number(gguf, f"{{arch}}.attention.key_length{ending}"), of_keys)
         of_values = _or(_number(gguf, f"{{arch}}.attention.value_length{ending}"), of_values)
+    if max(of_keys, of_values) > MAX_HEAD_SIZE:
+        raise _fault(gguf, f"attention heads have {max(of_keys, of_values):,} columns")
     if of_keys != of_values and gguf.architecture in ONE_HEAD_SIZE.split():
         raise _fault(gguf, f"attention heads have {of_keys} columns for keys and {of_values} for values")
+    if first:
+        _check_rotation(gguf, of_keys, suffix)
+
+
+def _check_rotation(gguf: GGUF, columns: int, suffix: str) -> None:
+    """How many of a head's `columns` are rotated: an even number, and where the graph says so all or not all."""
     turned = _number(gguf, f"{{arch}}.rope.dimension_count{suffix}")
-    whole = gguf.architecture in WHOLE_ROTATION.split() and not suffix
-    if turned is not None and (turned % 2 or (first and turned > of_keys) or (whole and turned != of_keys)):
-        raise _fault(gguf, f"{{arch}}.rope.dimension_count{suffix} is {turned} of heads with {of_keys} columns")
+    if turned is None:
+        return
+    fault = turned % 2 or turned > columns or (not turned and gguf.architecture not in NO_ROTATION)
+    if not suffix and gguf.architecture in WHOLE_ROTATION.split():
+        fault = fault or turned != columns
+    if gguf.get("{arch}.attention.kv_lora_rank"):
+        fault = fault or turned >= _or(_number(gguf, "{arch}.attention.key_length_mla"), columns)
+    if fault:
+        raise _fault(gguf, f"{{arch}}.rope.dimension_count{suffix} is {turned} of heads with {columns:,} columns")
 
 
 def _check_rope(gguf: GGUF) -> None:
