@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llamacli.errors import CorruptFile, NotFound, Unsupported
-from llamacli.formats.file_access import LocalFile, RandomAccess, Stream, Stream
+from llamacli.formats.file_access import LocalFile, RandomAccess, Stream
 
 MAX_TEXT_BYTES = 256 << 20
 """No configuration or tokenizer file is larger; a larger one is a trap for our memory."""
@@ -83,9 +83,6 @@ class Folder:
     def paths(self) -> tuple[Path, ...]:
         """See `Source`."""
         return tuple(self.path / name for name in self.files())
-
-    def stream(self) -> None:
-        """See `Source`."""
 
     def stream(self) -> None:
         """See `Source`."""
