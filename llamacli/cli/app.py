@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import signal
@@ -18,7 +19,7 @@ from llamacli import __version__
 from llamacli.cli.console import standard_console
 from llamacli.cli.context import Context
 from llamacli.cli.options import add_global_options
-from llamacli.errors import LlamacliError
+from llamacli.errors import LlamacliError, UsageError
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("download", "Fetch a model from the Hub, whole and verified."),
@@ -34,6 +35,8 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("prune", "Remove what unfinished downloads have left."),
     ("verify", "Is a model file whole and safe?"),
     ("merge", "Join a split GGUF into one file."),
+    ("evaluate", "How good a model is, and how far from its source."),
+    ("imatrix", "Which weights matter: an importance matrix from a text."),
     ("fit", "Does a model fit this machine, and with how long a context?"),
     ("doctor", "What this machine has and what the engine was built for."),
     ("help", "Exit codes, environment and other topics."),
@@ -73,6 +76,14 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise typer.Exit(141) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names; near misses are suggested."""
+        if args and not args[0].startswith("-") and args[0] not in (*dict(COMMANDS), *ALIASES):
+            near = difflib.get_close_matches(args[0], (*dict(COMMANDS), *ALIASES), n=2, cutoff=0.5)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise UsageError(f"there is no command {args[0]!r}", f"{meant}all: llamacli --help")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The table above; nothing is imported for it."""
