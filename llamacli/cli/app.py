@@ -80,7 +80,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names; near misses are suggested."""
         if args and not args[0].startswith("-") and args[0] not in (*dict(COMMANDS), *ALIASES):
-            near = difflib.get_close_matches(args[0], (*dict(COMMANDS), *ALIASES), n=2, cutoff=0.5)
+            near = difflib.get_close_matches(args[0], (*dict(COMMANDS), *ALIASES), n=2, cutoff=0.6)
             meant = f"did you mean {' or '.join(near)}? " if near else ""
             raise UsageError(f"there is no command {args[0]!r}", f"{meant}all: llamacli --help")
         return super().resolve_command(ctx, args)
