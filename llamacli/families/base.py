@@ -30,6 +30,24 @@ def expert_count(config: Config) -> int | None:
     return None if found is None else int(found)
 
 
+_BLOCK = re.compile(r"(?:model\.)?(?:language_model\.)?(mtp\.)?layers\.(\d+)\.")
+
+
+def further_blocks(names: Iterable[str], config: Config) -> int:
+    """Blocks after the last that predict further tokens: `mtp.layers.0`, or numbered on from the others."""
+    blocks = config.blocks
+    further = 0
+    for name in names:
+        if match := _BLOCK.match(name):
+            further = max(further, int(match[2]) + 1 - (0 if match[1] else blocks))
+    return further
+
+
+def with_further_blocks(config: Config) -> int:
+    """All blocks, for families whose files have those that predict further tokens."""
+    return config.blocks + int(config.get("further_blocks", default=0))
+
+
 @dataclass(frozen=True)
 class Key:
     """One metadata key: `name` follows the architecture (`llama.block_count`), or is whole if it has `general.` in front.
@@ -45,7 +63,8 @@ class Key:
 class Rule:
     """What becomes of tensors whose whole name matches `pattern` (a regular expression).
 
-    Exactly one of these: nothing but `rename` (a template for `re.Match.expand`) and `transform` of the rows; `split` into
+    Exactly one of these: nothing but `rename` (a template for `re.Match.expand`; what begins with `blk.` is GGUF's own
+    name, for tensors that the gguf package does not know yet) and `transform` of the rows; `split` into
     several named tensors; `drop`; or `stack`: all tensors that expand to the same `stack` name become one, ordered by the
     group called `expert`, each transformed first; there must be `stack_size` of them.
     """
@@ -85,6 +104,8 @@ class Family:
     architectures: tuple[str, ...]
     """The class names in config.json that this family converts."""
     keys: tuple[Key, ...]
+    rename: Callable[[str, Config], str] = lambda name, config: name
+    """Brings a checkpoint's names to those that the rules speak of, where the family has several styles."""
     rules: tuple[Rule, ...] = ()
     expected: tuple[Expected, ...] = ()
     extra: Callable[[Config], Iterable[Named]] = lambda config: ()
@@ -101,6 +122,11 @@ class Family:
     """The name that people use."""
     blocks: Callable[[Config], int] = lambda config: config.blocks
     """Blocks in the file, where that is not `num_hidden_layers`."""
+
+    def config(self, raw: Mapping[str, Any], names: Iterable[str] = ()) -> Config:
+        """config.json with this family's defaults and with what only the tensors' `names` tell."""
+        given = Config.of(raw, self.defaults)
+        return given.derived(further_blocks=further_blocks(names, given))
 
     def override(self, **changes: Any) -> Family:
         """A sibling that differs in `changes`."""

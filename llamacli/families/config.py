@@ -37,6 +37,10 @@ class Config:
         present = {name: value for name, value in given.items() if value is not None}
         return cls({**(defaults or {}), **present}, raw)
 
+    def derived(self, **values: Any) -> Config:
+        """The same with values that config.json does not have."""
+        return Config({**self.values, **values}, self.wrapper)
+
     @property
     def architecture(self) -> str:
         """The class that transformers would load, of the text model where it is named."""

@@ -43,7 +43,7 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
     mapped: dict[str, Rows] = {}
     sources: dict[str, str] = {}
     for source, name, rows in _transformed(tensors, family, config):
-        target = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        target = name if name.startswith("blk.") else table.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise Unsupported(
                 f"tensor {source!r} is not known to the {family.title or family.name} family",
@@ -77,6 +77,7 @@ def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) ->
         name = plain_name(source)
         if bare and not name.startswith(("model.", "lm_head")):
             name = f"model.{name}"
+        name = family.rename(name, config)
         if _beyond(name, family, config):
             continue
         rule, match = _first_rule(family, name, config)
@@ -94,13 +95,10 @@ def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) ->
 
 
 def _beyond(name: str, family: Family, config: Config) -> bool:
-    """Whether a tensor belongs to the blocks after the last that predict further tokens, where the family has none."""
+    """Whether a tensor predicts further tokens, in a family whose graph in the engine does not."""
     match = _BLOCK.match(name)
-    if not match:
-        return False
-    further = int(config.get("num_nextn_predict_layers", "mtp_num_hidden_layers", default=0))
-    last = config.blocks
-    return family.blocks(config) <= int(match[1]) < last + further
+    promised = int(config.get("num_nextn_predict_layers", default=0))
+    return match is not None and family.blocks(config) <= int(match[1]) < config.blocks + promised
 
 
 _BLOCK = re.compile(r"model\.layers\.(\d+)\.")

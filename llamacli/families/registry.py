@@ -6,6 +6,7 @@ import difflib
 
 from llamacli.errors import Unsupported
 from llamacli.families.base import Family
+from llamacli.families.bert import BERT, DISTILBERT, NOMIC_BERT, ROBERTA
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
 from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2
@@ -25,11 +26,14 @@ from llamacli.families.mistral3 import MISTRAL3
 from llamacli.families.mixtral import MIXTRAL
 from llamacli.families.nemotron import NEMOTRON
 from llamacli.families.olmo import OLMO, OLMO2, OLMOE
+from llamacli.families.phi2 import PHI2
 from llamacli.families.phi3 import PHI3
+from llamacli.families.phimoe import PHIMOE
 from llamacli.families.qwen2 import QWEN2
 from llamacli.families.qwen2_moe import QWEN2_MOE
 from llamacli.families.qwen3 import QWEN3
 from llamacli.families.qwen3_moe import QWEN3_MOE
+from llamacli.families.qwen3_next import QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
 from llamacli.families.smollm3 import SMOLLM3
 from llamacli.families.stablelm import STABLELM
 from llamacli.families.starcoder2 import STARCODER2
@@ -68,6 +72,15 @@ FAMILIES: tuple[Family, ...] = (
     LFM2_MOE,
     LLAMA4,
     NEMOTRON,
+    QWEN3_5,
+    QWEN3_5_MOE,
+    QWEN3_NEXT,
+    BERT,
+    DISTILBERT,
+    NOMIC_BERT,
+    ROBERTA,
+    PHI2,
+    PHIMOE,
     GPTNEOX,
 )
 

@@ -99,3 +99,14 @@ def regroup(runs: Callable[[Config], Iterable[tuple[int, int]]]) -> Transform:
 def pick_columns(places: Callable[[Config], Iterable[int]]) -> Transform:
     """Columns in another order."""
     return lambda rows, config: Columns(rows, tuple(places(config)))
+
+
+def chain(*transforms: Transform) -> Transform:
+    """One transform after the other."""
+
+    def transform(rows: Rows, config: Config) -> Rows:
+        for one in transforms:
+            rows = one(rows, config)
+        return rows
+
+    return transform

@@ -93,7 +93,7 @@ def model_of_checkpoint(checkpoint: Checkpoint) -> Model:
     source = checkpoint.source
     raw = {**checkpoint.config, "sentence_pooling": read_pooling(source)}
     family = family_of(Config.of(raw))
-    config = Config.of(raw, family.defaults)
+    config = family.config(raw, checkpoint.tensors)
     tensors = map_tensors(plain_rows(checkpoint.config, checkpoint.tensors), family, config)
     vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
     shapes = {name: rows.shape for name, rows in tensors.items()}

@@ -1,0 +1,153 @@
+"""BERT and what followed: encoders that make one vector of a text, or one score of a pair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from llamacli.families.base import Expected, Family, Key, Rule
+from llamacli.families.config import Config
+from llamacli.families.decoder import CONTEXT_NAMES, DECODER_KEYS, POOLING, always
+from llamacli.families.transforms import rows_of
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, u32
+from llamacli.formats.rows import Rows
+
+
+def _plain(name: str, config: Config) -> str:
+    """Without the wrapper's name, and with TensorFlow's gamma and beta as weight and bias."""
+    name = re.sub(r"^(bert|roberta|distilbert|model)\.", "", name)
+    return re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+
+
+def _labels(config: Config) -> Value | None:
+    """What a classifier's scores mean; two labels that are only numbered are transformers' own defaults."""
+    labels = config.get("id2label")
+    if not _classifies(config) or not labels or (len(labels) == 2 and "LABEL_0" in labels.values()):
+        return None
+    ordered = [labels[key] for key in sorted(labels, key=int)]
+    return array(ValueType.STRING, ordered)
+
+
+def _classifies(config: Config) -> bool:
+    return config.architecture.endswith("ForSequenceClassification")
+
+
+ENCODER_KEYS = (*DECODER_KEYS, Key("attention.causal", always(boolean(False))), POOLING)
+CLASSIFIER_LABELS = Key("classifier.output_labels", _labels)
+
+LEFT_OUT = (
+    Rule(r"embeddings\.position_ids", drop=True),
+    Rule(r"pooler\.dense\.(weight|bias)", drop=True, when=lambda config: not _classifies(config)),
+    Rule(r"(cls\.(predictions|seq_relationship)|lm_head|vocab_|head\.dense|head\.norm|decoder)\b.*", drop=True,
+         when=lambda config: not _classifies(config)),
+    Rule(r"vocab_.*", drop=True),
+)  # fmt: skip
+"""Heads for training; a masked language model is converted as the encoder that it contains."""
+
+CLASSIFIER = (Rule(r"classifier\.(weight|bias)", rename=r"classifier.out_proj.\1"),)
+
+
+def _ff(config: Config) -> int:
+    return int(config.get("intermediate_size", "hidden_dim", "n_inner", default=-1))
+
+
+def _encoder(position: Callable[[Config], int]) -> tuple[Expected, ...]:
+    return (
+        Expected("token_embd.weight", lambda c: (-1, c.hidden)),
+        Expected("token_embd_norm.weight", lambda c: (c.hidden,)),
+        Expected("position_embd.weight", lambda c: (position(c), c.hidden)),
+        Expected("blk.{block}.attn_q.weight", lambda c: (c.hidden, c.hidden)),
+        Expected("blk.{block}.attn_k.weight", lambda c: (c.hidden, c.hidden)),
+        Expected("blk.{block}.attn_v.weight", lambda c: (c.hidden, c.hidden)),
+        Expected("blk.{block}.attn_output.weight", lambda c: (c.hidden, c.hidden)),
+        Expected("blk.{block}.attn_output_norm.weight", lambda c: (c.hidden,)),
+        Expected("blk.{block}.ffn_up.weight", lambda c: (_ff(c), c.hidden)),
+        Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
+        Expected("blk.{block}.layer_output_norm.weight", lambda c: (c.hidden,)),
+    )
+
+
+def _positions(config: Config) -> int:
+    return config.integer(*CONTEXT_NAMES)
+
+
+BERT = Family(
+    name="bert",
+    title="BERT, BGE, MiniLM, E5",
+    architectures=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
+    keys=(*ENCODER_KEYS, CLASSIFIER_LABELS),
+    rename=_plain,
+    rules=(*LEFT_OUT, *CLASSIFIER),
+    expected=_encoder(_positions),
+    defaults={"tie_word_embeddings": False, "layer_norm_eps": 1e-12, "max_position_embeddings": 512},
+    example="BAAI/bge-small-en-v1.5",
+)
+
+DISTILBERT = BERT.override(
+    title="DistilBERT",
+    architectures=("DistilBertModel", "DistilBertForMaskedLM"),
+    expected=tuple(tensor for tensor in BERT.expected if "token_types" not in tensor.name),
+    example="distilbert/distilbert-base-uncased",
+)
+
+
+def _offset(config: Config) -> int:
+    """RoBERTa counts positions from the one after its padding token's id."""
+    padding = config.get("pad_token_id", default=1)
+    return int(padding) + 1
+
+
+def _used_positions(rows: Rows, config: Config) -> Rows:
+    return rows_of(rows, _offset(config), rows.shape[0])
+
+
+def _used_count(config: Config) -> int:
+    return _positions(config) - _offset(config)
+
+
+ROBERTA = BERT.override(
+    title="RoBERTa, XLM-RoBERTa, BGE-M3, E5 multilingual",
+    architectures=(
+        "RobertaModel", "RobertaForSequenceClassification", "XLMRobertaModel", "XLMRobertaForSequenceClassification",
+        "CamembertModel",
+    ),
+    keys=(*BERT.keys, Key("context_length", lambda c: u32(_used_count(c)))),
+    rules=(Rule(r"embeddings\.position_embeddings\.weight", _used_positions), *BERT.rules),
+    expected=_encoder(_used_count),
+    defaults={**BERT.defaults, "layer_norm_eps": 1e-5},
+    example="BAAI/bge-m3",
+)  # fmt: skip
+
+
+def _nomic_refusals(config: Config) -> Iterable[str]:
+    """What the engine's graph takes for granted."""
+    wanted = {
+        "prenorm": False, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None,
+        "causal": False, "activation_function": "swiglu",
+    }  # fmt: skip
+    for name, value in wanted.items():
+        if config.get(name, default=value) != value:
+            yield f"config.json: {name} {config.get(name)!r} in a Nomic BERT is not supported"
+
+
+def _nomic_context(config: Config) -> Value:
+    """The length that it was trained on, not the one that it can be stretched to."""
+    return u32(min(config.integer("n_positions"), int(config.get("max_trained_positions", default=2048))))
+
+
+NOMIC_BERT = Family(
+    name="nomic-bert",
+    title="Nomic Embed 1 and 1.5",
+    architectures=("NomicBertModel",),
+    keys=(*ENCODER_KEYS, Key("context_length", _nomic_context)),
+    rename=_plain,
+    rules=LEFT_OUT,
+    expected=(
+        Expected("token_embd.weight", lambda c: (-1, c.hidden)),
+        Expected("blk.{block}.attn_qkv.weight", lambda c: (3 * c.hidden, c.hidden)),
+        Expected("blk.{block}.ffn_gate.weight", lambda c: (c.integer("n_inner"), c.hidden)),
+    ),
+    defaults={"layer_norm_epsilon": 1e-12, "rotary_emb_base": 10000},
+    refusals=_nomic_refusals,
+    example="nomic-ai/nomic-embed-text-v1.5",
+)
