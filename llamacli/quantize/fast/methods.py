@@ -38,6 +38,11 @@ def offsets(first: float, step: float, count: int) -> NDArray[np.float32]:
     return np.asarray([first + step * k for k in range(count)], np.float32)
 
 
+def sweeps(*parts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One grid after the other: a search for scale and minimum goes on from the best minimum so far, so order counts."""
+    return np.concatenate(parts)
+
+
 def search(
     grid: NDArray[np.float32], *, step: float = 0.02, steps: int = 1, rounds: int = 1, flatness: float = 0.0
 ) -> Search:
@@ -60,8 +65,8 @@ METHODS: dict[str, Method] = {
     "Q4_K": Method(
         quantize_q4k_q5k,
         0,
-        search(offsets(-1.6, 0.2, 18), steps=2, flatness=4.0),
-        search(offsets(-3.0, 0.35, 21)),
+        search(sweeps(offsets(-1.6, 0.3, 12), offsets(-0.4, 0.4, 3)), steps=2, flatness=4.0),
+        search(sweeps(offsets(-3.0, 0.35, 18), offsets(-0.6, 0.3, 6))),
     ),
     "Q5_K": Method(quantize_q4k_q5k, 1, search(offsets(-1.6, 0.3, 12)), search(offsets(-1.6, 0.3, 12))),
     "Q3_K": Method(
@@ -79,8 +84,8 @@ METHODS: dict[str, Method] = {
     "Q2_K": Method(
         quantize_q2k,
         0,
-        search(offsets(-1.0, 0.15, 12), flatness=3.0),
-        search(np.concatenate([offsets(-0.8, 0.2, 18), offsets(-0.4, 0.2, 6)]), rounds=2),
+        search(sweeps(offsets(-0.8, 0.2, 15), offsets(-0.2, 0.2, 3)), flatness=3.0),
+        search(sweeps(offsets(-0.8, 0.2, 18), offsets(-0.4, 0.2, 6)), rounds=2),
     ),
     "IQ4_XS": Method(
         quantize_iq4xs,
@@ -106,8 +111,13 @@ METHODS: dict[str, Method] = {
         search(both_signs(16, 1.2, (15.05, 15.45, 15.85)), flatness=2.0),
         search(both_signs(16, 1.2, (15.05, 15.45, 15.85))),
     ),
-    "Q4_1": Method(quantize_q41_q51, 0, search(offsets(-1.6, 0.2, 18), flatness=2.0), search(offsets(-3.0, 0.35, 21))),
-    "Q5_1": Method(quantize_q41_q51, 1, search(offsets(-1.6, 0.3, 12), flatness=2.0), search(offsets(-1.6, 0.3, 12))),
+    "Q4_1": Method(
+        quantize_q41_q51,
+        0,
+        search(offsets(-1.6, 0.2, 18), flatness=2.0),
+        search(sweeps(offsets(-3.0, 0.35, 21), offsets(-0.6, 0.3, 6)), steps=2),
+    ),
+    "Q5_1": Method(quantize_q41_q51, 1, search(offsets(-1.6, 0.3, 12), flatness=2.0), search(offsets(-3.0, 0.5, 15))),
     "Q8_0": Method(quantize_q80, 0, search(offsets(0, 1, 3)), search(offsets(0, 1, 3))),
     "IQ3_S": Method(quantize_iq3s, 0, search(THREE_BITS, flatness=1.5), search(THREE_BITS), "IQ3_S"),
     "IQ3_XXS": Method(quantize_iq3xxs, 0, search(THREE_BITS, flatness=1.0), search(THREE_BITS), "IQ3_XXS"),
