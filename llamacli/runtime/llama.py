@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any
 
-from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineError, NotFound, Unsupported
+from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineError, Interrupted, NotFound, Unsupported
 from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
@@ -209,6 +209,7 @@ class LlamaEngine:
     def _pieces(self, compute: Evaluator, sampler: Sampler, predict: int, writer: _Writer) -> Iterator[Piece]:
         """The loop that speed depends on: sample, show, evaluate."""
         sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
+        grammar = sampler.grammar
         limit = predict if predict >= 0 else sys.maxsize
         count = 0
         while True:
@@ -219,6 +220,9 @@ class LlamaEngine:
                 writer.ended = "length"
                 return
             token = sample(chain, context, -1)
+            if grammar is not None and not grammar.accept(token):
+                writer.ended = "grammar"
+                return
             text = writer.write(token)
             if text is END:
                 writer.ended = "stop"
@@ -236,6 +240,19 @@ class LlamaEngine:
                     compute.grow(compute.size + 1, self.context_size)
                     context = compute.context
                 compute.step(token)
+
+    def logits_after(self, tokens: Sequence[int]) -> list[float]:
+        """The logits of whatever may follow `tokens`, one for each token of the vocabulary.
+
+        What of `tokens` is in the KV cache is not evaluated again. Raises ContextOverflow, EngineError.
+        """
+        compute = self._compute
+        compute.stopping = False
+        self._make_room(list(tokens), Sampling(predict=0))
+        if not compute.read(list(tokens)[compute.keep(tokens) :]):
+            raise Interrupted("stopped while the prompt was read")
+        compute.check_logits(self.vocab.size)
+        return list(self._lib.llama_get_logits_ith(compute.context, -1)[: self.vocab.size])
 
     def stop(self) -> None:
         """End a running `generate` soon. May be called from a signal handler or another thread."""

@@ -7,16 +7,14 @@ import math
 import secrets
 from typing import Any
 
-from llamacli.errors import SchemaError, UsageError
-from llamacli.runtime.bindings import failure_hint
+from llamacli.errors import UsageError
+from llamacli.runtime.grammar import check_grammar
+from llamacli.runtime.grammar_sampler import GrammarSampler
 from llamacli.runtime.messages import Sampling
 from llamacli.runtime.vocab import Vocab
 
 DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 MAX_SEED = 0xFFFFFFFE
-MAX_GRAMMAR_BYTES = 1 << 20
-MAX_GRAMMAR_DEPTH = 200
-"""The engine's grammar parser is recursive; deeper nesting could overflow its stack."""
 
 
 def fresh_seed() -> int:
@@ -32,6 +30,8 @@ class Sampler:
         self._lib, self._vocab, self._sampling = library, vocab, sampling
         self._context_size = context_size
         self.seed = sampling.seed if sampling.seed is not None else fresh_seed()
+        self.grammar: GrammarSampler | None = None
+        """Asked after every token whether it may stand, if there is one."""
         parameters = library.llama_sampler_chain_default_params()
         parameters.no_perf = True
         self.chain = library.llama_sampler_chain_init(parameters)
@@ -68,13 +68,9 @@ class Sampler:
             self._add(self._lib.llama_sampler_init_logit_bias(self._vocab.size, len(pairs), array))
 
     def _grammar(self) -> None:
-        text = self._sampling.grammar
-        if not text:
-            return
-        grammar = self._lib.llama_sampler_init_grammar(self._vocab.pointer, text.encode(), b"root")
-        if not grammar:
-            raise SchemaError("the grammar cannot be read", failure_hint())
-        self._add(grammar)
+        if self._sampling.grammar:
+            self.grammar = GrammarSampler(self._lib, self._vocab.pointer, self._sampling.grammar)
+            self._add(self.grammar.sampler)
 
     def _penalties(self) -> None:
         s = self._sampling
@@ -133,7 +129,7 @@ class Sampler:
     def see(self, tokens: list[int]) -> None:
         """Let the penalties know the end of the prompt."""
         s = self._sampling
-        if s.grammar or not (s.repeat_penalty != 1.0 or s.presence_penalty or s.frequency_penalty or s.dry_multiplier):
+        if not (s.repeat_penalty != 1.0 or s.presence_penalty or s.frequency_penalty or s.dry_multiplier):
             return
         last = max(self._span(s.repeat_last_n), self._span(s.dry_penalty_last_n) if s.dry_multiplier else 0)
         for token in tokens[-last:] if last else []:
@@ -144,6 +140,9 @@ class Sampler:
         if self.chain:
             self._lib.llama_sampler_free(self.chain)
             self.chain = None
+        if self.grammar is not None:
+            self.grammar.free()
+            self.grammar = None
 
 
 def check(sampling: Sampling) -> None:
@@ -165,16 +164,3 @@ def check(sampling: Sampling) -> None:
         raise UsageError(f"--seed {s.seed}: from 0 to {MAX_SEED}")
     if s.grammar:
         check_grammar(s.grammar)
-
-
-def check_grammar(text: str) -> None:
-    """Refuse a grammar that the engine's recursive parser might not survive."""
-    if len(text) > MAX_GRAMMAR_BYTES:
-        raise SchemaError(f"the grammar has {len(text):,} bytes; at most {MAX_GRAMMAR_BYTES:,} are read")
-    if "\0" in text:
-        raise SchemaError("the grammar holds a zero byte")
-    depth = 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if depth > MAX_GRAMMAR_DEPTH:
-            raise SchemaError(f"the grammar nests deeper than {MAX_GRAMMAR_DEPTH} parentheses")

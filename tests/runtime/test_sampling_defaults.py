@@ -7,7 +7,8 @@ import pytest
 from llamacli.errors import SchemaError, UsageError
 from llamacli.runtime.defaults import described, sampling_defaults
 from llamacli.runtime.messages import Sampling
-from llamacli.runtime.sampler import MAX_GRAMMAR_DEPTH, check
+from llamacli.runtime.grammar import MAX_NESTING
+from llamacli.runtime.sampler import check
 
 
 def test_without_wishes_the_contract_holds() -> None:
@@ -49,6 +50,6 @@ def test_values_that_the_engine_would_take_badly_are_refused(changes: dict[str, 
 
 
 def test_a_grammar_too_deep_for_the_engines_parser_is_refused() -> None:
-    deep = "root ::= " + "(" * (MAX_GRAMMAR_DEPTH + 1) + '"a"' + ")" * (MAX_GRAMMAR_DEPTH + 1)
+    deep = "root ::= " + "(" * (MAX_NESTING + 1) + '"a"' + ")" * (MAX_NESTING + 1)
     with pytest.raises(SchemaError, match="nests deeper"):
         check(Sampling(grammar=deep))
