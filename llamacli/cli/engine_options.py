@@ -34,14 +34,23 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
 
 def add_engine_options(command: Any) -> None:
     """Give `command` the flags of loading and sampling; they do not reach its function."""
+    _add(command, _loading)
+    _add(command, _sampling)
+
+
+def add_loading_options(command: Any) -> None:
+    """Give `command` the flags of loading only; they do not reach its function."""
+    _add(command, _loading)
+
+
+def _add(command: Any, function: Any) -> None:
     taken = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-    for function in (_loading, _sampling):
-        shared = typer.Typer(add_completion=False, rich_markup_mode=None)
-        shared.command("shared")(function)
-        for param in typer.main.get_command(shared).params:
-            param.opts = [name for name in param.opts if name not in taken]
-            if param.opts and param.name != "help":
-                command.params.append(param)
+    shared = typer.Typer(add_completion=False, rich_markup_mode=None)
+    shared.command("shared")(function)
+    for param in typer.main.get_command(shared).params:
+        param.opts = [name for name in param.opts if name not in taken]
+        if param.opts and param.name != "help":
+            command.params.append(param)
 
 
 def given(context: typer.Context) -> Mapping[str, Any]:

@@ -1,0 +1,33 @@
+"""A text that a command works on: a file, stdin, or one that ships with the program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llamacli.cli.context import Context
+from llamacli.errors import CorruptFile, NotFound, UsageError
+from llamacli.evaluate.texts import Name, builtin_text
+
+BUILTIN = "builtin"
+
+
+def read_text(here: Context, name: str, builtin: Name) -> str:
+    """The text that `name` means: a file, `-` for stdin, `builtin` for the one that ships with the program.
+
+    Raises NotFound, CorruptFile for what is no UTF-8, UsageError for an empty text.
+    """
+    if name == BUILTIN:
+        return builtin_text(builtin)
+    text = here.stdin.read() if name == "-" else _read_file(here.cwd / Path(name).expanduser())
+    if not text.strip():
+        raise UsageError(f"the text {name} is empty")
+    return text
+
+
+def _read_file(path: Path) -> str:
+    if not path.is_file():
+        raise NotFound(f"no such file: {path}", f"name a text file, - for stdin, or {BUILTIN}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{path} is no UTF-8 text (byte {error.start:,})", "convert it first") from None
