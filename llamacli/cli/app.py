@@ -32,6 +32,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("rm", "Remove a model."),
     ("alias", "Short names of your own for models."),
     ("default", "The model that commands use when none is named."),
+    ("cache", "The prompts that are remembered on disk."),
     ("prune", "Remove what unfinished downloads have left."),
     ("verify", "Is a model file whole and safe?"),
     ("merge", "Join a split GGUF into one file."),

@@ -24,6 +24,9 @@ LOG_LINES = 2000
 _CONTINUED = 5
 """ggml's log level for text that goes on with the line before."""
 
+_GPU_TYPES = (1, 2)
+"""ggml's numbers for graphics cards of their own and for those in the processor."""
+
 _lines: deque[str] = deque(maxlen=LOG_LINES)
 _listeners: list[Callable[[str], None]] = []
 _kept: list[object] = []
@@ -84,6 +87,31 @@ def _log(level: int, text: bytes | None, data: object) -> None:
 def log_lines(last: int = LOG_LINES) -> list[str]:
     """The last lines of the engine's log, oldest first."""
     return list(_lines)[-last:]
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether the engine sees any device that is not the processor."""
+    library = ggml()
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    library.ggml_backend_dev_get.restype = ctypes.c_void_p
+    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    library.ggml_backend_dev_type.restype = ctypes.c_int
+    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    devices = (library.ggml_backend_dev_get(index) for index in range(library.ggml_backend_dev_count()))
+    return any(library.ggml_backend_dev_type(device) in _GPU_TYPES for device in devices)
+
+
+def build() -> str:
+    """What tells one build of the engine from another: its libraries with sizes and times, and what they use here."""
+    module = load()
+    folder = os.path.join(os.path.dirname(module.__file__), "lib")  # noqa: PTH118, PTH120
+    parts = [
+        f"{entry.name}:{entry.stat().st_size}:{entry.stat().st_mtime_ns}"
+        for entry in os.scandir(folder)
+        if not entry.is_symlink()
+    ]
+    return "\n".join([*sorted(parts), module.llama_print_system_info().decode("utf-8", "replace")])
 
 
 def listen(listener: Callable[[str], None]) -> None:

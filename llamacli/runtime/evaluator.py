@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llamacli.errors import DoesNotFit, EngineError, UsageError
-from llamacli.runtime.bindings import failure_hint
+from llamacli.runtime.bindings import failure_hint, has_gpu
 from llamacli.runtime.engine import EngineSettings
 
 CELLS = 256
@@ -19,6 +19,10 @@ CACHE_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
 }  # fmt: skip
 """ggml's numbers of the types that a KV cache may have; others abort the process."""
+
+PROMPT_STEP = 128
+"""Tokens of a prompt that a processor takes at a time; more at once is no faster there, and a prompt's beginning can be
+reused up to a multiple of it."""
 
 ABORTED, FULL = 2, 1
 """Results of `llama_decode` that are not failures."""
@@ -40,7 +44,15 @@ class Evaluator:
         self._fault: BaseException | None = None
         self.stopping = False
         self.cells: list[int] = []
+        self.aligned = 0
+        """So many of `cells` were evaluated as any prompt that begins with them is: in whole steps from the start."""
         self.size = 0
+        self.step_size = min(settings.ubatch, settings.batch)
+        if settings.gpu_layers == 0 or not has_gpu():
+            self.step_size = min(self.step_size, PROMPT_STEP)
+        self.drops_tail = not (library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model))
+        """Whether tokens can be taken off the end of the cache; a recurrent state cannot go back."""
+        self._kept: tuple[list[int], Any] | None = None
         self._checked = False
         self._pool: Any = None
         self._slot = (ctypes.c_int32 * 1)()
@@ -93,7 +105,7 @@ class Evaluator:
         parameters = self._lib.llama_context_default_params()
         parameters.n_ctx = size * s.sequences
         parameters.n_batch = s.batch
-        parameters.n_ubatch = min(s.ubatch, s.batch)
+        parameters.n_ubatch = self.step_size
         parameters.n_seq_max = s.sequences
         parameters.n_threads, parameters.n_threads_batch = self._threads
         parameters.flash_attn_type = FLASH_ATTENTION[s.flash_attn]
@@ -114,7 +126,7 @@ class Evaluator:
     def _restore(self, state: Any) -> None:
         kept = state is not None and self._lib.llama_state_seq_set_data(self._context, state, len(state), 0) > 0
         if not kept:
-            cells, self.cells = self.cells, []
+            cells, self.cells, self.aligned = self.cells, [], 0
             self.read(cells)
 
     def use_adapters(self, adapters: Sequence[tuple[Any, float]]) -> None:
@@ -143,12 +155,12 @@ class Evaluator:
         """Empty the cache."""
         if self._context:
             self._lib.llama_memory_clear(self._memory, True)
-        self.cells = []
+        self.cells, self.aligned, self._kept = [], 0, None
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
         self._release()
-        self.cells = []
+        self.cells, self.aligned, self._kept = [], 0, None
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -159,23 +171,83 @@ class Evaluator:
         """Cut the cache back to what it shares with the beginning of `tokens`; how many tokens that is.
 
         The last of `tokens` is always left to be evaluated, because its logits are wanted. A model with recurrent
-        state cannot drop a tail: then nothing is kept.
+        state cannot drop a tail: it goes back to the last state that was kept while a prompt was read.
         """
         shared = min(common_length(self.cells, tokens), len(tokens) - 1)
-        if shared == len(self.cells):
-            return shared
-        if not self._lib.llama_memory_seq_rm(self._memory, 0, shared, -1):
+        if shared < len(self.cells) and not self.cut(shared):
+            self._go_back(tokens)
+        return len(self.cells)
+
+    def cut(self, length: int) -> bool:
+        """Take everything after `length` tokens out of the cache; False, and nothing is done, where that cannot be."""
+        if length < len(self.cells):
+            if not self.drops_tail or not self._lib.llama_memory_seq_rm(self._memory, 0, length, -1):
+                return False
+            del self.cells[length:]
+            self.aligned = min(self.aligned, length // self.step_size * self.step_size)
+        return True
+
+    def _go_back(self, tokens: Sequence[int]) -> None:
+        """To the kept state if `tokens` begin with what it has read, else to nothing."""
+        kept, cells = self._kept, self._kept[0] if self._kept else []
+        self._lib.llama_memory_clear(self._memory, True)
+        self.cells, self.aligned = [], 0
+        if kept is None or len(cells) >= len(tokens) or common_length(cells, tokens) < len(cells):
+            return
+        if self._lib.llama_state_seq_set_data(self._context, kept[1], len(kept[1]), 0) > 0:
+            self.cells, self.aligned = list(cells), len(cells)
+        else:
             self._lib.llama_memory_clear(self._memory, True)
-            shared = 0
-        del self.cells[shared:]
-        return shared
+
+    # -- states in files ---------------------------------------------------------------------------------------
+
+    def state_bytes(self) -> int:
+        """Bytes that the cache takes in a file."""
+        return int(self._lib.llama_state_seq_get_size(self._context, 0)) if self._context and self.cells else 0
+
+    def write_state(self, file: bytes, length: int) -> int:
+        """Write the first `length` cells to `file`, which drops the rest; bytes written, 0 if it cannot be done."""
+        if not self.cut(length):
+            if self._kept is None or len(self._kept[0]) != length:
+                return 0
+            self._go_back([*self._kept[0], 0])
+        if len(self.cells) != length:
+            return 0
+        ids = (ctypes.c_int32 * length)(*self.cells)
+        return int(self._lib.llama_state_seq_save_file(self._context, file, 0, ids, length))
+
+    def read_state(self, file: bytes, aligned: int) -> bool:
+        """Fill the cache from a file that `write_state` wrote in full: the engine dies of others. Else it is empty."""
+        self.clear()
+        ids, count = (ctypes.c_int32 * self.size)(), ctypes.c_size_t()
+        if not self._lib.llama_state_seq_load_file(self._context, file, 0, ids, self.size, ctypes.byref(count)):
+            self.clear()
+            return False
+        self.cells, self.aligned = ids[: count.value], aligned
+        if not self.drops_tail:
+            self._keep_state()
+        return True
+
+    def _keep_state(self) -> None:
+        state = self._save()
+        self._kept = (list(self.cells), state) if state is not None else None
 
     def read(self, tokens: Sequence[int]) -> bool:
         """Evaluate a stretch of prompt; False if `stopping` was set meanwhile. Raises EngineError.
 
-        Batches end at multiples of the batch size counted from the start, so that a prompt is cut alike whether its
+        Batches end at multiples of their size counted from the start, so that a prompt is cut alike whether its
         beginning was in the cache or not.
         """
+        if not self.drops_tail:
+            steps = (len(self.cells) + len(tokens) - 1) // self.step_size * self.step_size - len(self.cells)
+            if steps > 0:
+                if not self._read_all(tokens[:steps]):
+                    return False
+                self._keep_state()
+                tokens = tokens[steps:]
+        return self._read_all(tokens)
+
+    def _read_all(self, tokens: Sequence[int]) -> bool:
         self._fault = None
         self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
         try:
@@ -183,7 +255,7 @@ class Evaluator:
             while done < len(tokens):
                 if self.stopping:
                     return False
-                count = min(self._batch_size - len(self.cells) % self._batch_size, len(tokens) - done)
+                count = min(self._until_cut(), len(tokens) - done)
                 if not self._read_batch(tokens[done : done + count]):
                     return False
                 done += count
@@ -191,11 +263,22 @@ class Evaluator:
             self._lib.llama_set_abort_callback(self._context, self._never_stops, None)
         return True
 
+    def _until_cut(self) -> int:
+        """How many tokens the next batch may have: up to a whole step after an odd place, else to a whole batch."""
+        at = len(self.cells)
+        step = self.step_size
+        batch = int(self._batch_size)
+        whole = step if at % step else max(batch // step, 1) * step
+        return min(whole - at % whole, batch)
+
     def _read_batch(self, tokens: Sequence[int]) -> bool:
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
         result = self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens)))
         if result == 0:
+            on_cut = self.aligned == len(self.cells)
             self.cells += tokens
+            if on_cut:
+                self.aligned = len(self.cells) // self.step_size * self.step_size
             return True
         self._resynchronize(tokens)
         if self._fault is not None:
@@ -208,7 +291,7 @@ class Evaluator:
         """After a failed batch, parts of it may stand in the cache: take them out, or if that is impossible, all."""
         if not self._lib.llama_memory_seq_rm(self._memory, 0, len(self.cells), -1):
             self._lib.llama_memory_clear(self._memory, True)
-            self.cells = []
+            self.cells, self.aligned = [], 0
 
     def step(self, token: int) -> None:
         """Evaluate one token of an answer. Raises EngineError."""

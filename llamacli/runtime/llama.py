@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineError, Interrupted, NotFound, Unsupported
 from llamacli.formats.gguf_check import check_safe
@@ -28,6 +28,9 @@ from llamacli.runtime.sampler import Sampler
 from llamacli.runtime.text import StopStrings, Utf8Stream
 from llamacli.runtime.text_mends import TextMends
 from llamacli.runtime.vocab import END, Vocab, as_text, control_names
+
+if TYPE_CHECKING:
+    from llamacli.runtime.prefix_cache import PrefixCache
 
 OnLoading = Callable[[float], None]
 """Told how much of the model is loaded, from 0 to 1."""
@@ -75,6 +78,8 @@ class LlamaEngine:
         self.load_seconds = time.perf_counter() - started
         self.seed = 0
         """The seed of the last answer."""
+        self.prefixes: PrefixCache | None = None
+        """Where beginnings of prompts are kept beyond this process, if anywhere."""
 
     def _refuse_unsuited(self) -> None:
         """Models that predict no next token would end the process or write nonsense."""
@@ -109,6 +114,13 @@ class LlamaEngine:
     def model_bytes(self) -> int:
         """Size of the weights in bytes."""
         return int(self._lib.llama_model_size(self._model))
+
+    @property
+    def pointer(self) -> Any:
+        """The C pointer of the model, for contexts of another kind than this engine's own."""
+        if not self._model:
+            raise EngineError("the model is closed")
+        return self._model
 
     @property
     def parameters(self) -> int:
@@ -184,6 +196,8 @@ class LlamaEngine:
     ) -> Iterator[Piece]:
         started = time.perf_counter()
         cached = compute.keep(tokens)
+        if self.prefixes is not None:
+            cached = self.prefixes.restore(compute, tokens, cached)
         complete = compute.read(tokens[cached:])
         read = time.perf_counter()
         produced = 0
@@ -258,6 +272,16 @@ class LlamaEngine:
         """End a running `generate` soon. May be called from a signal handler or another thread."""
         if self._evaluator is not None:
             self._evaluator.stopping = True
+
+    def keep_prefix(self) -> None:
+        """Keep the beginning of the last prompt on disk; everything after it leaves the KV cache."""
+        if self.prefixes is not None and self._compute.size:
+            self.prefixes.keep(self._compute)
+
+    def keep_chat(self) -> None:
+        """Keep the whole conversation on disk as it stands."""
+        if self.prefixes is not None and self._compute.size:
+            self.prefixes.keep_chat(self._compute)
 
     def forget(self) -> None:
         """Empty the KV cache."""

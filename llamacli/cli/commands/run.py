@@ -14,6 +14,7 @@ import typer
 
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
+from llamacli.cli.prompt_cache import add_cache_option, prompt_cache
 from llamacli.errors import DoesNotFit, NotFound, TimedOut, Truncated, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _note_literal_words(command: Any) -> None:
     command.parse_args = parse_args
 
 
-EXTRA_OPTIONS = (_note_literal_words, add_engine_options)
+EXTRA_OPTIONS = (_note_literal_words, add_engine_options, add_cache_option)
 
 
 def run_command(
@@ -80,7 +81,7 @@ def run_command(
     settings = engine_settings(context, here.env)
     if require_gpu:
         _require_gpu()
-    with _opened(here, wanted.model, settings, deadline) as engine:
+    with _opened(here, wanted.model, settings, deadline) as engine, prompt_cache(context, engine):
         from llamacli.runtime.defaults import sampling_defaults
 
         chosen = sampling(context, sampling_defaults(engine.metadata))
