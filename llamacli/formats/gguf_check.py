@@ -64,6 +64,9 @@ WHOLE_ROTATION = """
 """
 """Architectures whose graph asserts that all columns of a head are rotated, or lays its tensors out so."""
 
+LATENT = ("deepseek2", "deepseek2-ocr", "deepseek32", "glm-dsa", "mistral4")
+"""Architectures whose keys are the latent row with the rotated columns behind it."""
+
 NO_ROTATION = ("glm5-next", "kimi-linear", "kimi-k3")
 """Architectures that may rotate nothing; ggml never ends where others rotate no columns."""
 
@@ -151,10 +154,24 @@ def _check_heads(gguf: GGUF) -> None:
             raise _fault(gguf, f"{of_queries} attention heads cannot share {of_keys} key heads")
     if not any(heads) and any(t.name.endswith(ATTENTION) for t in gguf.tensors):
         raise _fault(gguf, "{arch}.attention.head_count is missing")
-    if _number(gguf, "{arch}.attention.key_length_mla") and max(shared, default=0) != 1:
-        raise _fault(gguf, "{arch}.attention.head_count_kv is not 1, as latent attention needs")
+    if _number(gguf, "{arch}.attention.key_length_mla"):
+        _check_latent(gguf, shared)
     for suffix in ("", "_swa") if gguf.get("{arch}.attention.sliding_window") else ("",):
         _check_head_size(gguf, heads, suffix)
+
+
+def _check_latent(gguf: GGUF, shared: list[int]) -> None:
+    """Latent attention keeps one head of keys, the latent row and what is rotated, for all heads of queries."""
+    if max(shared, default=0) != 1:
+        raise _fault(gguf, "{arch}.attention.head_count_kv is not 1, as latent attention needs")
+    rank, turned = _number(gguf, "{arch}.attention.kv_lora_rank"), _number(gguf, "{arch}.rope.dimension_count")
+    keys, values = _number(gguf, "{arch}.attention.key_length"), _number(gguf, "{arch}.attention.value_length")
+    if (
+        gguf.architecture in LATENT
+        and None not in (rank, turned)
+        and (keys, values) != (_or(rank, 0) + _or(turned, 0), rank)
+    ):
+        raise _fault(gguf, f"latent attention of rank {rank} with {keys} columns for keys and {values} for values")
 
 
 def _check_head_size(gguf: GGUF, heads: Iterable[int], suffix: str) -> None:
@@ -206,6 +223,8 @@ def _check_sizes(gguf: GGUF) -> None:
     window = max(_numbers(gguf, "{arch}.attention.sliding_window"), default=0)
     if window > MAX_WINDOW:
         raise _fault(gguf, f"{{arch}}.attention.sliding_window is {window:,}, and memory is taken for all of it")
+    if window and _number(gguf, "{arch}.attention.sliding_window_pattern") == 1:
+        raise _fault(gguf, "{arch}.attention.sliding_window_pattern is 1: a window, and no block that has it")
     if _number(gguf, "{arch}.attention.temperature_length") == 0:
         raise _fault(gguf, "{arch}.attention.temperature_length is 0")
     pooling = _number(gguf, "{arch}.pooling_type")
