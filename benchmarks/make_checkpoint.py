@@ -1,8 +1,8 @@
 """Make a random checkpoint of a real model's shape: the weights mean nothing, sizes and speeds are those of the real one.
 
-    python benchmarks/make_checkpoint.py FOLDER [--shape llama-3.2-1b] [--layers N] [--shards N] --tokenizer FOLDER
+    python benchmarks/make_checkpoint.py FOLDER --tokenizer FOLDER [--shape llama-3.2-1b] [--layers N] [--shards N]
 
-The tokenizer's files are copied from a folder that has them (tokenizer.json, tokenizer_config.json); the vocabulary is padded to
+The tokenizer comes from a folder that has one (tokenizer.json, tokenizer_config.json); the vocabulary is padded to
 the shape's size by the converter.
 """
 
