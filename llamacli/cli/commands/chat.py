@@ -11,6 +11,7 @@ import typer
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.options import ModelArg
+from llamacli.cli.prompt_cache import add_cache_option, use_prompt_cache
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from llamacli.cli.screen.talk import Talk
     from llamacli.library.chats import Chats, Journal
 
-EXTRA_OPTIONS = (add_engine_options,)
+EXTRA_OPTIONS = (add_engine_options, add_cache_option)
 
 _SHOWN_ON_RESUME = 12
 
@@ -63,6 +64,7 @@ def chat_command(
 
     def open_model(name: str | None) -> ChatModel:
         chosen = ChatModel(load_model(here, name, settings), template=template, thinking=thinking)
+        use_prompt_cache(context, chosen.engine, chat=journal.chat.id if journal else "")
         chosen.defaults = sampling(context, chosen.defaults)
         return chosen
 
@@ -86,7 +88,16 @@ def chat_command(
             _prepare(talk, no_save, _system_text(here, system, system_file), files)
             talk.loop(_reader(talk, editable, keep_history=not no_save))
         finally:
+            _remember(talk)
             talk.model.close()
+
+
+def _remember(talk: Talk) -> None:
+    """Keep what the engine has read of a saved conversation, so that -C goes on at once."""
+    engine = talk.model.engine
+    if engine.prefixes is not None and talk.journal.path is not None:
+        engine.prefixes.chat = talk.chat.id
+        engine.keep_chat()
 
 
 def _saved(chats: Chats, continued: bool, resume: str) -> Journal | None:
