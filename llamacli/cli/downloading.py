@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -25,7 +25,10 @@ from llamacli.library.names import ModelName
 from llamacli.library.part import bytes_here
 from llamacli.library.store import HubCache
 from llamacli.library.transfer import Settings
-from llamacli.library.variants import variants
+from llamacli.library.variants import Variant, variants
+
+if TYPE_CHECKING:
+    from llamacli.cli.fitting import Fit, Mode
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,24 @@ class Downloads:
     """What all downloads of one command line share."""
 
     def __init__(
-        self, here: Context, to: Path | None = None, settings: Settings | None = None, *, verify: bool = False
+        self,
+        here: Context,
+        to: Path | None = None,
+        settings: Settings | None = None,
+        *,
+        verify: bool = False,
+        mode: Mode = "auto",
+        context: int = 0,
     ) -> None:
         self.here, self.console, self.verify = here, here.console, verify
+        self.mode, self.context = mode, context
         self.settings = settings or Settings()
         self.places = places(here)
         self.to = here.cwd / to.expanduser() if to is not None else None
         self.cache = HubCache(self.places.hub_cache)
         self.hub = Hub(Client(self.places), self.places.endpoint)
-        self.budget = memory_budget()
+        self.budget = memory_budget() if mode != "off" else None
+        """Bytes that a model may have where nothing better is known of it than its size."""
 
     def name(self, text: str, rev: str) -> ModelName:
         """`text` without aliases, with --rev."""
@@ -77,7 +89,12 @@ class Downloads:
         if files:
             choice = named(repo, files)
         else:
-            choice = choose(repo, name.selector, self.budget, safetensors=safetensors, mmproj=mmproj)
+            offered = [] if name.selector or safetensors else variants(f.name for f in repo.files)
+            fit = self.fit(repo, offered) if len(offered) > 1 else None
+            budget = fit.budget if fit else self.budget
+            choice = choose(repo, name.selector, budget, safetensors=safetensors, mmproj=mmproj)
+            if fit:
+                self._explain(repo, offered, fit, choice)
         check_twins(repo.name, choice.files)
         if choice.checkpoint and not safetensors:
             self.console.status(f"{repo.name} has no GGUF; fetching the safetensors, for llamacli quantize")
@@ -87,6 +104,21 @@ class Downloads:
             if others:
                 self.console.status(f"others: {', '.join(others[:12])}; for example {repo.name}:{others[0]}")
         return choice
+
+    def fit(self, repo: RemoteRepo, offered: Sequence[Variant]) -> Fit | None:
+        """What a model of `repo` needs here beside its weights, from one header; None where that cannot be read."""
+        from llamacli.cli.fitting import fit_of_repo  # and with it the engine
+
+        return fit_of_repo(self.hub, repo, offered, self.context, self.mode)
+
+    def _explain(self, repo: RemoteRepo, offered: Sequence[Variant], fit: Fit, choice: Choice) -> None:
+        """The table of what was to be chosen from."""
+        lines = [f"{fit.room.text}; with {fit.context} tokens of context:"]
+        for variant in offered[:24]:
+            size = sum(repo.sizes[n] for n in variant.files)
+            mark = "→" if variant.files[0] == choice.files[0].name else " "
+            lines.append(f" {mark} {variant.label:<14} {human_size(size):>8}  {fit.words(size)}")
+        self.console.status("\n".join(lines))
 
     def repo(self, name: ModelName) -> RemoteRepo:
         """What the Hub says of it; a new name is told."""
@@ -109,18 +141,27 @@ class Downloads:
         repo = self.repo(name)
         choice = self.choose(repo, name, [], False, False)
         if choice.checkpoint:
-            raise UsageError(f"{repo.name} has no GGUF to run", f"first: llamacli quantize {repo.name}")
+            return self._ask_and_quantize(repo, name, yes)
         self.accept(choice, yes)
         if not yes:
             typer.confirm(f"download {choice.label}, {human_size(choice.size)}?", default=True, abort=True, err=True)
         return self.fetch(repo, name.revision, choice).path
 
+    def _ask_and_quantize(self, repo: RemoteRepo, name: ModelName, yes: bool) -> Path:
+        """A GGUF made from the safetensors of `repo`, kept in our own folder; the one that an earlier run has made."""
+        from llamacli.cli.commands.quantize import quantize_from_hub
+
+        return quantize_from_hub(self.here, str(replace(name, name=repo.name)), yes=yes)
+
     def show(self, repo: RemoteRepo) -> None:
         """The table of --list."""
         rows, data = [], []
-        for variant in variants(f.name for f in repo.files):
+        offered = variants(f.name for f in repo.files)
+        fit = self.fit(repo, offered)
+        for variant in offered:
             size = sum(repo.sizes[n] for n in variant.files)
             fits = "" if self.budget is None else ("yes" if size <= self.budget else "no")
+            fits = fit.words(size) if fit else fits
             here = "yes" if self._is_here(repo, variant.files) else ""
             first = variant.files[0] + (f" (+{variant.parts - 1})" if variant.parts > 1 else "")
             rows.append((variant.quant or "?", human_size(size), fits, here, first))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
-from llamacli.cli.models import model_path
+from llamacli.cli.models import obtain
 
 if TYPE_CHECKING:
     from llamacli.runtime.engine import EngineSettings
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def load_model(
     context: Context, name: str | None, settings: EngineSettings, watch: Callable[[float], None] | None = None
 ) -> LlamaEngine:
-    """The engine for the model that `name` means (None: the default model). Raises as `model_path` and the engine.
+    """The engine for the model that `name` means (None: the default model). Raises as `obtain` and the engine.
 
     `watch` is told how much is loaded, from 0 to 1; what it raises ends the load.
     """
     from llamacli.runtime.llama import open_engine
 
-    path = model_path(context, name)
+    path = obtain(context, name)
     console = context.console
     if console.quiet or not console.err_is_terminal:
         return open_engine(path, settings, progress=watch)

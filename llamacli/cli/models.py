@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from llamacli.cli.context import Context
-from llamacli.errors import NotFound, UsageError
+from llamacli.cli.made import made_here
+from llamacli.errors import NotFound, Unsupported, UsageError
 from llamacli.library.aliases import DEFAULT, aliases
 from llamacli.library.catalog import read_toml
 from llamacli.library.find import find_model
@@ -25,17 +26,23 @@ def model_path(context: Context, name: str | None) -> Path:
             "no model named, and there is no default model",
             "name one (llamacli list shows what is here), or set one: llamacli default MODEL",
         )
-    return find_model(places(context), context.cwd, text, memory_budget())
+    try:
+        return find_model(places(context), context.cwd, text, memory_budget())
+    except (NotFound, Unsupported):
+        if (made := made_here(context, text)) is not None:
+            return made
+        raise
 
 
 def obtain(context: Context, name: str | None, *, pull: bool = False) -> Path:
     """As `model_path`; what is not here but on the Hub is downloaded with `pull`, or after asking on a terminal.
 
-    Elsewhere NotFound (exit 3) names the command, so that no script fetches gigabytes by surprise.
+    A repository that has only safetensors is quantized straight from the Hub instead. Without a terminal NotFound
+    (exit 3) names the command, so that no script fetches gigabytes by surprise.
     """
     try:
         return model_path(context, name)
-    except NotFound as error:
+    except (NotFound, Unsupported) as error:
         console = context.console
         if context.offline or not (pull or (console.err_is_terminal and not console.no_input)):
             raise

@@ -47,7 +47,8 @@ def request(context: Context, words: Sequence[str], named: str | None, literal: 
         # A short name that leads nowhere is more likely a prompt, if there is a model to give it to.
         if kind == "alias" and default_model(context):
             return Request(None, words)
-        raise
+        if kind != "hub":  # what is on the Hub can be fetched, after asking, when it is loaded
+            raise
     return Request(first, rest)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
-from llamacli.cli.models import places
+from llamacli.cli.models import default_model, model_path, places
 from llamacli.errors import NotFound, UsageError
 from llamacli.library.catalog import catalog
 from llamacli.library.find import expand
@@ -14,6 +17,7 @@ from llamacli.library.store import HubCache
 
 if TYPE_CHECKING:
     from llamacli.checkpoint.source import Source
+    from llamacli.formats.gguf_reader import GGUF
     from llamacli.library.hub import Hub
 
 
@@ -33,6 +37,38 @@ def hub_name(here: Context, text: str) -> ModelName | None:
     except (NotFound, UsageError):
         return None
     return name if name.kind == "hub" else None
+
+
+@contextmanager
+def gguf_or_header(here: Context, text: str | None) -> Iterator[tuple[Path, GGUF]]:
+    """The model that `text` names: its file and header if it is here, else its header from the Hub in a sparse file.
+
+    A repository without a quantization in its name means its best that fits. Raises as `model_path` and the Hub do.
+    """
+    from llamacli.formats.gguf_reader import read_gguf
+
+    try:
+        path = model_path(here, text)
+    except NotFound:
+        name = None if here.offline else hub_name(here, text or default_model(here))
+        if name is None:
+            raise
+        from llamacli.cli.downloading import Downloads
+        from llamacli.cli.fitting import remote_gguf
+        from llamacli.library.variants import variants
+
+        downloads = Downloads(here)
+        repo = downloads.repo(name)
+        choice = downloads.choose(repo, name, [], False, False)
+        chosen = next((v for v in variants(f.name for f in repo.files) if v.files[0] == choice.files[0].name), None)
+        if choice.checkpoint or chosen is None:
+            raise UsageError(
+                f"{repo.name} has no GGUF", f"llamacli fit {repo.name} shows what its quantizations would need"
+            ) from None
+        with remote_gguf(downloads.hub, repo, chosen) as found:
+            yield found
+        return
+    yield path, read_gguf(path)
 
 
 def checkpoint_source(here: Context, text: str) -> Source | None:

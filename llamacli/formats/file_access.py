@@ -15,7 +15,9 @@ from llamacli.errors import CorruptFile
 class RandomAccess(Protocol):
     """A file that several threads read at once, each at its own offset."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Bytes."""
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset` on. Raises CorruptFile if the file ends before."""

@@ -211,6 +211,14 @@ def read_part(path: Path, *, arrays: Arrays = "all") -> GGUF:
         raise CorruptFile(f"cannot read {path}: {error}") from error
 
 
+def read_header(path: Path, file: BinaryIO, size: int, *, arrays: Arrays = "all") -> GGUF:
+    """Read the header of a file of `size` bytes that is elsewhere, called `path`. Raises `CorruptFile`.
+
+    `file` is read from its beginning and no further than the header reaches, at most twice its length.
+    """
+    return _Header(path, file, size, arrays).read()
+
+
 def text_or_bytes(raw: bytes) -> str | bytes:
     """The text that `raw` spells in UTF-8, or `raw` itself."""
     try:

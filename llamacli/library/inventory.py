@@ -28,7 +28,7 @@ class LocalModel:
     """Bytes of all its files."""
     context: int
     where: str
-    """hf, file, ollama, lms, llama.cpp, gpt4all or jan."""
+    """hf, file, made, ollama, lms, llama.cpp, gpt4all or jan."""
     used: float
     """When it was last read or written, in seconds since 1970."""
     path: Path
@@ -36,10 +36,14 @@ class LocalModel:
     error: str = ""
 
 
-def local_models(places: Places, *, everywhere: bool = False) -> list[LocalModel]:
-    """Models of the Hub cache and the user's own files; with `everywhere` also those of other tools. Newest use first."""
+def local_models(places: Places, *, everywhere: bool = False, made: Path | None = None) -> list[LocalModel]:
+    """Models of the Hub cache and the user's own files; with `everywhere` also those of other tools. Newest use first.
+
+    `made` is the folder of models that were quantized straight from the Hub.
+    """
     index = Index(places.cache_dir / "headers.json")
     found = [*_hub_models(places, index), *_own_files(places, index)]
+    found += _made_models(made, index) if made is not None else []
     if everywhere:
         known = {os.path.realpath(m.path) for m in found}
         others = [m for m in foreign_models(places) if os.path.realpath(m.path) not in known]
@@ -81,6 +85,16 @@ def _snapshot_models(cache: HubCache, snapshot: Snapshot, seen: set[str], index:
             used = max(_used(os.stat(p)) for p in paths)  # noqa: PTH116
             yield LocalModel(name, "safetensors", sum(sizes.values()), 0, "hf", used, snapshot.path)
         seen.add(real)
+
+
+def _made_models(folder: Path, index: Index) -> Iterator[LocalModel]:
+    """Files in folders called owner--repo[@revision]; the repository's name leads to them."""
+    for path in sorted(folder.glob("*--*/*.gguf")):
+        repo, _, revision = path.parent.name.partition("@")
+        quant = quant_of(path.name)
+        name = ModelName("hub", repo.replace("--", "/", 1), quant, revision.replace("--", "/"))
+        if not path.name.startswith("."):
+            yield _model(str(name), quant, [path], "made", index)
 
 
 def _own_files(places: Places, index: Index) -> Iterator[LocalModel]:

@@ -60,7 +60,7 @@ def test_the_result_is_the_local_one_and_nothing_else_is_written(
     assert result.code == 0, result.err
     out = tmp_path / "out.gguf"
     assert out.read_bytes() == local and result.out.strip() == str(out)
-    assert {p for p in tmp_path.rglob("*") if p.is_file()} - before == {out}
+    assert {p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"} - before == {out}
     assert not any("authorization" in r.headers for r in hub.asked("cdn"))
 
 
@@ -129,6 +129,47 @@ def test_a_plan_fetches_no_weights(llamacli: Invoke, hub: LocalHub, tmp_path: Pa
     others = sum(len(f.content) for f in hub.repos[REPO].files.values()) - weights
     assert result.code == 0 and hub.sent < others + weights // 4
     assert not (tmp_path / "out.gguf").exists() and not leftovers(tmp_path)
+
+
+def test_after_a_failure_only_what_is_missing_is_fetched(
+    llamacli: Invoke, hub: LocalHub, local: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamacli.library import checkpoint_stream, resumable_hash
+    from llamacli.quantize import run
+
+    monkeypatch.setattr(checkpoint_stream, "PIECE", 1 << 16)
+    monkeypatch.setattr(checkpoint_stream, "AHEAD", 1 << 18)
+    monkeypatch.setattr(run, "BLOCK_WEIGHTS", 1 << 15)
+    size = len(hub.repos[REPO].files[WEIGHTS].content)
+    hub.sent, allowed = 0, size // 2
+    hub.cut = lambda length: 0 if hub.sent > allowed else None
+    hub.answers["cdn"].extend([(503, {"Retry-After": "0"})] * 2)
+    monkeypatch.setattr(checkpoint_stream, "CONNECTIONS", 2)
+    monkeypatch.setattr("llamacli.library.patience.Patience.wait", lambda *_: 0.0)
+    assert quantize(llamacli).code == 7
+    assert len(leftovers(tmp_path)) == 2, "the unfinished file and its journal stay"
+    hub.calm()
+    hub.sent = 0
+    assert quantize(llamacli).code == 0
+    assert (tmp_path / "out.gguf").read_bytes() == local and not leftovers(tmp_path)
+    texts = sum(len(f.content) for f in hub.repos[REPO].files.values()) - size
+    if resumable_hash.can_resume():
+        assert hub.sent - texts < 0.75 * size
+
+
+def test_another_plan_begins_anew(llamacli: Invoke, hub: LocalHub, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / ".out.gguf.0123456789abcdef.unfinished").write_bytes(b"old")
+    (tmp_path / ".out.gguf.0123456789abcdef.journal").write_bytes(b"{}")
+    assert quantize(llamacli).code == 0 and not leftovers(tmp_path)
+
+
+def test_a_damaged_journal_is_as_good_as_none(llamacli: Invoke, hub: LocalHub, local: bytes, tmp_path: Path) -> None:
+    from llamacli.quantize.resuming import Journal
+
+    path = tmp_path / "out.gguf"
+    for text in ("", "[]", '{"version": 1, "done": [[0, "x"]], "stream": {}}', '{"version": 9}'):
+        (tmp_path / ".out.gguf.0123456789abcdef.journal").write_text(text)
+        assert not Journal.of(path, "0123456789abcdef", fresh=False).done
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")

@@ -9,6 +9,7 @@ import typer
 
 from llamacli.cli.context import Context
 from llamacli.cli.downloading import Downloads
+from llamacli.cli.fitting import parse_mode
 from llamacli.errors import UsageError
 from llamacli.library.choose import parse_rate
 from llamacli.library.transfer import Settings
@@ -32,6 +33,12 @@ def download_command(
     limit_rate: Annotated[
         str, typer.Option("--limit-rate", metavar="RATE", help="Bytes per second, such as 10M.")
     ] = "",
+    fit: Annotated[
+        str, typer.Option("--fit", metavar="auto|gpu|ram|off", help="What an unnamed quantization must fit.")
+    ] = "auto",
+    ctx_size: Annotated[
+        int, typer.Option("-c", "--ctx", min=0, metavar="N", help="Tokens of context it must fit with [8192].")
+    ] = 0,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Also a model that does not fit this machine.")] = False,
 ) -> None:
     """Fetch a model from the Hub, whole and verified; print its path.
@@ -49,7 +56,7 @@ def download_command(
         raise UsageError(f"not a choice: --mmproj {mmproj}", "--mmproj auto or --mmproj no")
     here: Context = context.obj
     rate = parse_rate(limit_rate) if limit_rate else 0
-    downloads = Downloads(here, to, Settings(limit_rate=rate), verify=verify)
+    downloads = Downloads(here, to, Settings(limit_rate=rate), verify=verify, mode=parse_mode(fit), context=ctx_size)
     for text in models:
         name = downloads.name(text, rev)
         if name.kind != "hub" or here.offline:

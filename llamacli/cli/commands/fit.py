@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from llamacli.cli.context import Context
-from llamacli.cli.models import model_path
 from llamacli.cli.options import ModelArg
+from llamacli.cli.remote import gguf_or_header
 from llamacli.cli.sizes import human_size
 from llamacli.errors import DoesNotFit
 
@@ -51,18 +52,20 @@ def fit_command(
     llamacli fit MODEL
     llamacli fit MODEL --ctx 32768
     llamacli fit MODEL --ctx 32768 -ctk q8_0 -ctv q8_0 --json
+    llamacli fit user/repo                                   all its quantizations, before a byte is downloaded
     """
     from llamacli.bench.cases import cache_types
     from llamacli.formats.gguf_check import check_safe
-    from llamacli.formats.gguf_reader import read_gguf
 
     here: Context = context.obj
     types = (*cache_types("-ctk", cache_type_k)[:1], *cache_types("-ctv", cache_type_v)[:1])
-    gguf = read_gguf(model_path(here, model))
-    check_safe(gguf)
-    trained = int(gguf.get("{arch}.context_length", 0) or 0)
-    wanted = ctx_size or min(USUAL_CONTEXT, trained or USUAL_CONTEXT)
-    verdict = _verdict(gguf, wanted, trained, *types)
+    if quantizations_fit(here, model, ctx_size):
+        return
+    with gguf_or_header(here, model) as (path, gguf):
+        check_safe(gguf)
+        trained = int(gguf.get("{arch}.context_length", 0) or 0)
+        wanted = ctx_size or min(USUAL_CONTEXT, trained or USUAL_CONTEXT)
+        verdict = _verdict(path, gguf, wanted, trained, *types)
     _show(here, gguf, verdict)
     if not verdict.fits:
         raise DoesNotFit(
@@ -72,13 +75,29 @@ def fit_command(
         )
 
 
-def _verdict(gguf: GGUF, context: int, trained: int, type_k: str, type_v: str) -> Verdict:
+def quantizations_fit(here: Context, model: str | None, ctx_size: int) -> bool:
+    """Whether `model` was a repository on the Hub without a quantization: then all of its are shown.
+
+    Raises DoesNotFit if none fits.
+    """
+    from llamacli.cli.quantizations import repository, table
+
+    found = repository(here, model)
+    if found is None:
+        return False
+    fitting = table(here, *found, ctx_size)
+    if not fitting:
+        raise DoesNotFit(f"no quantization of {found[1].name} fits this machine", "a shorter --ctx may help")
+    return True
+
+
+def _verdict(path: Path, gguf: GGUF, context: int, trained: int, type_k: str, type_v: str) -> Verdict:
     from llamacli.runtime.backends import engine_info
     from llamacli.runtime.fit import fits, largest_context, layers_that_fit, memory_needed
     from llamacli.runtime.memory import memory
 
-    need = memory_needed(gguf.path, context, type_k=type_k, type_v=type_v)
-    double = memory_needed(gguf.path, 2 * need.context, type_k=type_k, type_v=type_v)
+    need = memory_needed(path, context, type_k=type_k, type_v=type_v)
+    double = memory_needed(path, 2 * need.context, type_k=type_k, type_v=type_v)
     available = memory().available
     device = sum(gpu.memory_free for gpu in engine_info().gpus)
     layers = int(gguf.get("{arch}.block_count", 0))

@@ -37,7 +37,7 @@ def list_command(
     if known:
         _show_catalog(here)
         return
-    models = local_models(places(here), everywhere=everywhere)
+    models = local_models(places(here), everywhere=everywhere, made=here.data_dir / "models")
     if here.console.json_output:
         here.console.table(COLUMNS, [], [_facts(m) for m in models])
     elif here.console.quiet:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 from llamacli.cli.context import Context
-from llamacli.errors import NotFound, UsageError
+from llamacli.cli.fitting import parse_mode
+from llamacli.cli.sizes import human_size
+from llamacli.errors import CannotWrite, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from llamacli.cli.fitting import Mode
     from llamacli.quantize.importance import ImportanceMatrix
     from llamacli.quantize.model import Model
     from llamacli.quantize.overrides import Overrides
@@ -71,6 +76,10 @@ def quantize_command(
     split_max_size: str = typer.Option(
         "", "--split-max-size", metavar="N(M|G)", help="Split into files up to this size."
     ),
+    fit: str = typer.Option(
+        "", "--fit", metavar="auto|gpu|ram", help="The best type that fits this machine with room to spare."
+    ),
+    ctx_size: int = typer.Option(0, "--ctx", min=0, metavar="N", help="Tokens of context for --fit [8192]."),
     list_families: bool = typer.Option(False, "--list-families", help="Print the model families and stop."),
 ) -> None:
     """Turn a checkpoint into one GGUF file that fits your machine: one pass, no torch, no copy in between.
@@ -94,7 +103,13 @@ def quantize_command(
     overrides = _overrides(patterns, output_tensor_type, token_embedding_type, leave_output_tensor, pure)
     matrix = _matrix(here.cwd, imatrix, include_weights, exclude_weights)
     options = _options(overrides, override_kv, prune, keep_split, split_max_size, matrix)
-    model, outputs = _planned(here, source, target, names, options, as_llama_cpp=kernel == "ggml")
+    if fit:
+        if types or third:
+            raise UsageError("--fit chooses the type, and so does -q", "give one of them")
+        mode = parse_mode(fit)
+        model, outputs = _fitted(here, source, target, options, ctx_size, mode, as_llama_cpp=kernel == "ggml")
+    else:
+        model, outputs = _planned(here, source, target, names, options, as_llama_cpp=kernel == "ggml")
     if dry_run:
         _show_plans(here, model, outputs)
         return
@@ -166,27 +181,54 @@ def _planned(
     here: Context, source: str, target: str, names: Sequence[str], options: PlanOptions, *, as_llama_cpp: bool
 ) -> tuple[Model, list[Output]]:
     """The model and one planned output per type. Types are looked up before anything is read."""
-    from llamacli.quantize.model import through_bf16
     from llamacli.quantize.plan import make_plan
     from llamacli.quantize.recipes import recipe_named
     from llamacli.quantize.run import Output
 
     recipes = [recipe_named(name) for name in names]
-    model, is_checkpoint = _open(here, source)
-    if as_llama_cpp and is_checkpoint:
-        model = through_bf16(model)
+    model = _open(here, source, as_llama_cpp)
     outputs = []
     for recipe in recipes:
         file = _target(here.cwd, target, model.name, recipe.name, len(recipes))
         outputs.append(Output(make_plan(model, recipe, options), file))
-    here.console.status(f"reading   {_describe(model)}")
-    for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
-        here.console.warn(warning)
+    _announce(here, model, outputs)
     return model, outputs
 
 
-def _open(here: Context, source: str) -> tuple[Model, bool]:
-    """The model, and whether it is a checkpoint: a folder, a snapshot in the Hub cache, or a repository on the Hub."""
+def _fitted(
+    here: Context, source: str, target: str, options: PlanOptions, context: int, mode: Mode, *, as_llama_cpp: bool
+) -> tuple[Model, list[Output]]:
+    """The model and the best plan for this machine."""
+    from llamacli.cli.quantizations import best_plan
+    from llamacli.quantize.run import Output
+
+    model = _open(here, source, as_llama_cpp)
+    plan, fit = best_plan(model, options, context, mode)
+    outputs = [Output(plan, _target(here.cwd, target, model.name, plan.recipe.name, 1))]
+    _announce(here, model, outputs)
+    here.console.status(
+        f"fit       {plan.recipe.name}: the best that fits; {human_size(plan.size_bytes + fit.beside)} with "
+        f"{fit.context} tokens of context, {fit.room.text}"
+    )
+    return model, outputs
+
+
+def _announce(here: Context, model: Model, outputs: Sequence[Output]) -> None:
+    here.console.status(f"reading   {_describe(model)}")
+    for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
+        here.console.warn(warning)
+
+
+def _open(here: Context, source: str, as_llama_cpp: bool = False) -> Model:
+    """The model: of a folder, a snapshot in the Hub cache, a repository on the Hub, or a GGUF file."""
+    from llamacli.quantize.model import through_bf16
+
+    model, is_checkpoint = _found(here, source)
+    return through_bf16(model) if as_llama_cpp and is_checkpoint else model
+
+
+def _found(here: Context, source: str) -> tuple[Model, bool]:
+    """The model as it is, and whether it is a checkpoint."""
     from llamacli.checkpoint.checkpoint import Checkpoint
     from llamacli.quantize.model import model_of_checkpoint, open_model
 
@@ -225,7 +267,34 @@ def count(number: int) -> str:
     return str(number)
 
 
-def _carry_out(here: Context, model: Model, outputs: Sequence[Output], kernel: str, threads: int, force: bool) -> None:
+def quantize_from_hub(here: Context, text: str, *, yes: bool) -> Path:
+    """The repository `text`, which has only safetensors, as the best GGUF for this machine, after a yes.
+
+    It goes to the folder of models made here, where the same name leads to it the next time. Raises DoesNotFit, Abort.
+    """
+    from llamacli.cli.made import folder_of
+    from llamacli.quantize.plan import PlanOptions
+
+    folder = folder_of(here, text)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, outputs = _fitted(here, text, str(folder), PlanOptions(), 0, "auto", as_llama_cpp=False)
+    read, plan = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors), outputs[0].plan
+    if not yes:
+        question = f"{text} has no GGUF; read {human_size(read)} from the Hub and quantize to {plan.recipe.name}, "
+        typer.confirm(f"{question}{human_size(plan.size_bytes)}?", default=True, abort=True, err=True)
+    return _carry_out(here, model, outputs, "auto", 0, False, report=False)[0]
+
+
+def _carry_out(
+    here: Context,
+    model: Model,
+    outputs: Sequence[Output],
+    kernel: str,
+    threads: int,
+    force: bool,
+    *,
+    report: bool = True,
+) -> list[Path]:
     from llamacli.quantize.kernels import kernel_named
     from llamacli.quantize.run import check_outputs, quantize
 
@@ -234,13 +303,18 @@ def _carry_out(here: Context, model: Model, outputs: Sequence[Output], kernel: s
     check_outputs(model, outputs, force=force)
     for output in outputs:
         here.console.status(f"plan      {_summary(output.plan)}")
+    chosen = kernel_named(cast("KernelName", kernel))
+    types = {tensor.type for output in outputs for tensor in output.plan.tensors}
+    if chosen.needs_compile(types):
+        here.console.status("compiling the kernels for this processor, once (about ten seconds)")
+    chosen.prepare(types)
     started = time.perf_counter()
     total = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors)
-    with here.console.progress("quantize", total) as progress:
+    with _alone(here, model, outputs), here.console.progress("quantize", total) as progress:
         paths = quantize(
             model,
             outputs,
-            kernel_named(cast("KernelName", kernel)),
+            chosen,
             threads=threads or _cores(),
             progress=progress,
             force=force,
@@ -249,11 +323,29 @@ def _carry_out(here: Context, model: Model, outputs: Sequence[Output], kernel: s
     here.console.status(
         f"done      {seconds:.1f} s · {total / seconds / 1e9:.2f} GB/s read · peak memory {_peak_memory()}"
     )
-    if here.console.json_output:
+    if here.console.json_output and report:
         here.console.result("", {"outputs": [_report(output) for output in outputs], "seconds": round(seconds, 3)})
-        return
-    for path in paths:
+    for path in paths if report and not here.console.json_output else ():
         here.console.result(path)
+    return paths
+
+
+@contextlib.contextmanager
+def _alone(here: Context, model: Model, outputs: Sequence[Output]) -> Iterator[None]:
+    """No other process works on the same output, where what it has left unfinished would be gone on with."""
+    if model.stream is None:
+        yield
+        return
+    from llamacli.library.lock import only_one
+
+    path = outputs[0].paths[0].resolve()
+
+    def taken() -> None:
+        raise CannotWrite(f"another process is quantizing to {path}", "wait for it, or name another output")
+
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+    with only_one(here.cache_dir / "locks" / f"{name}.lock", taken):
+        yield
 
 
 def _cores() -> int:

@@ -10,10 +10,10 @@ import typer
 
 from llamacli.cli.console import clean
 from llamacli.cli.context import Context
-from llamacli.cli.models import model_path
 from llamacli.cli.options import ModelArg
+from llamacli.cli.remote import gguf_or_header
 from llamacli.errors import NotFound, PredicateFalse
-from llamacli.formats.gguf_reader import GGUF, read_gguf
+from llamacli.formats.gguf_reader import GGUF
 from llamacli.library.describe import chat_template, describe, plain, quantization_mix, readable
 
 LICENSE_KEYS = ("general.license.name", "general.license", "general.license.link")
@@ -28,15 +28,20 @@ def show_command(
     kv: Annotated[str, typer.Option("--kv", metavar="KEY", help="One metadata value; KEY may begin with {arch}.")] = "",
     keys: Annotated[bool, typer.Option("--keys", help="All metadata keys with their types.")] = False,
 ) -> None:
-    """Show what a model file contains. Reads its header only.
+    """Show what a model file contains. Reads its header only, also of a model on the Hub.
 
     \b
     llamacli show model.gguf
     llamacli show model.gguf --kv llama.context_length
     llamacli show model.gguf --tensors --json
+    llamacli show bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M
     """
     here: Context = context.obj
-    gguf = read_gguf(model_path(here, model))
+    with gguf_or_header(here, model) as (_, gguf):
+        _show(here, gguf, tensors, template, license_, kv, keys)
+
+
+def _show(here: Context, gguf: GGUF, tensors: bool, template: bool, license_: bool, kv: str, keys: bool) -> None:
     if tensors:
         _show_tensors(here, gguf)
     elif template:
