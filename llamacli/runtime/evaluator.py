@@ -33,6 +33,10 @@ def whole_cells(tokens: int) -> int:
     return max(CELLS, -(-tokens // CELLS) * CELLS)
 
 
+class Stopped(EngineError):
+    """An evaluation ended because somebody asked for it."""
+
+
 class Evaluator:
     """A context of the engine. `cells` are the tokens whose keys and values are in the cache, in order."""
 
@@ -134,6 +138,11 @@ class Evaluator:
         self._adapters = list(adapters)
         if self._context:
             self._apply_adapters()
+
+    @property
+    def adapters(self) -> list[tuple[Any, float]]:
+        """The LoRA adapters in use, each with its scale."""
+        return list(self._adapters)
 
     def _apply_adapters(self) -> None:
         if not self._adapters:
@@ -309,6 +318,18 @@ class Evaluator:
         except BaseException as error:
             self._fault = error
             return True
+
+    def decode(self, batch: Any) -> None:
+        """Evaluate a batch of several sequences, which may be stopped. Raises EngineError, also when it was stopped."""
+        self._fault = None
+        self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
+        result = self._lib.llama_decode(self._context, batch)
+        if self._fault is not None:
+            raise self._fault
+        if result == ABORTED:
+            raise Stopped("stopped")
+        if result:
+            raise EngineError(f"the engine failed to evaluate a batch (code {result})", failure_hint())
 
     def check_logits(self, vocabulary_size: int) -> None:
         """Raise EngineError if the model computes nothing meaningful; looked at once."""

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,9 @@ from llamacli.runtime.known_text import known_text
 from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
-from llamacli.runtime.text import StopStrings, Utf8Stream
 from llamacli.runtime.text_mends import TextMends
-from llamacli.runtime.vocab import END, Vocab, as_text, control_names
+from llamacli.runtime.vocab import END, Vocab, control_names
+from llamacli.runtime.writer import Writer
 
 if TYPE_CHECKING:
     from llamacli.runtime.prefix_cache import PrefixCache
@@ -138,6 +139,12 @@ class LlamaEngine:
             raise EngineError("the model is closed")
         return self._evaluator
 
+    def contexts(self, sequences: int) -> Evaluator:
+        """A context beside the engine's own, for several sequences. The caller closes it, before the engine."""
+        other = Evaluator(self._lib, self._model, replace(self.settings, sequences=sequences), self.threads)
+        other.use_adapters(self._compute.adapters)
+        return other
+
     # -- text and tokens ---------------------------------------------------------------------------------------
 
     def tokens(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
@@ -206,7 +213,7 @@ class LlamaEngine:
         if complete:
             compute.check_logits(self.vocab.size)
             sampler.see(tokens)
-            writer = _Writer(self.vocab, sampling.stop, visible)
+            writer = Writer(self.vocab, sampling.stop, visible)
             for piece in self._pieces(compute, sampler, sampling.predict, writer):
                 produced += 1
                 yield piece
@@ -220,7 +227,7 @@ class LlamaEngine:
         )
         yield Piece(text=tail, finish=finish, usage=usage)
 
-    def _pieces(self, compute: Evaluator, sampler: Sampler, predict: int, writer: _Writer) -> Iterator[Piece]:
+    def _pieces(self, compute: Evaluator, sampler: Sampler, predict: int, writer: Writer) -> Iterator[Piece]:
         """The loop that speed depends on: sample, show, evaluate."""
         sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
         grammar = sampler.grammar
@@ -302,39 +309,6 @@ class LlamaEngine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class _Writer:
-    """Tokens of one answer to text."""
-
-    def __init__(self, vocab: Vocab, stops: Sequence[str], visible: Container[int]) -> None:
-        self._vocab, self._visible = vocab, visible
-        self._utf8 = Utf8Stream()
-        self._stops = StopStrings(stops)
-        self.stopped = False
-        self.ended: Finish = "stop"
-
-    def write(self, token: int) -> str | None:
-        """The text that is certain after `token`, or END."""
-        raw = self._vocab.texts.get(token, "") or self._vocab.text(token)
-        if raw is END:
-            return END
-        if raw == "" and token in self._visible:
-            raw = as_text(self._vocab.piece(token, special=True))
-        text = self._utf8.feed(raw)
-        if self._stops:
-            text, self.stopped = self._stops.feed(text)
-        return text
-
-    def finish(self) -> str:
-        """What was held back, now that the answer is over."""
-        rest = self._utf8.finish()
-        if self.stopped:
-            return ""
-        if self._stops:
-            text, self.stopped = self._stops.feed(rest)
-            rest = text + self._stops.finish()
-        return rest
 
 
 def check_adapter(path: Path) -> None:

@@ -1,0 +1,312 @@
+"""Many prompts with one loaded model: several sequences of one context, decoded in one batch.
+
+Every sequence has cells of its own, so that a row is computed as it would be alone. A sequence keeps what its last
+prompt shares with the next one, and an empty one copies it from another: what all prompts begin with is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llamacli.errors import ContextOverflow, LlamacliError
+from llamacli.runtime import bindings
+from llamacli.runtime.context_limit import RESERVE, kv_bytes_per_token
+from llamacli.runtime.evaluator import Evaluator, Stopped, common_length, whole_cells
+from llamacli.runtime.llama import LlamaEngine
+from llamacli.runtime.memory import memory
+from llamacli.runtime.messages import Finish, Sampling
+from llamacli.runtime.sampler import Sampler
+from llamacli.runtime.vocab import END
+from llamacli.runtime.writer import Writer
+
+WORTH_COPYING = 16
+"""Shared tokens from which on they are copied from another sequence instead of being read again."""
+
+OPEN_ANSWER = 512
+"""Tokens for which room is made at first where an answer has no limit."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt; `number` comes back with its outcome."""
+
+    number: int
+    tokens: Sequence[int]
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: its text, or an error. `cached` prompt tokens were not read for this job."""
+
+    number: int
+    text: str = ""
+    finish: Finish = "cancel"
+    tokens: tuple[int, ...] = ()
+    cached: int = 0
+    error: LlamacliError | None = None
+
+
+@dataclass
+class _Slot:
+    """A sequence of the context and the job that it is at."""
+
+    sequence: int
+    cells: list[int] = field(default_factory=list)
+    job: Job | None = None
+    sampler: Sampler | None = None
+    writer: Writer | None = None
+    texts: list[str] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
+    cached: int = 0
+
+
+class Parallel:
+    """Up to `slots` jobs at a time. With `exact` every prompt is read in the very steps that it has alone."""
+
+    def __init__(
+        self, engine: LlamaEngine, slots: int, *, visible: Container[int] = frozenset(), exact: bool = False
+    ) -> None:
+        self._engine, self._visible, self._exact = engine, visible, exact
+        self._lib = bindings.load()
+        self._wanted = slots
+        self._slots: list[_Slot] = []
+        self._evaluator: Evaluator | None = None
+        self._batch: Any = None
+        self._waiting: list[Job] = []
+        self._checked = False
+        self.stopping = False
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """The outcome of every job, in the order in which they are done. Jobs are taken when there is room for them.
+
+        A job's own fault is in its outcome; raises EngineError when the engine fails, and ends early after `stop`.
+        """
+        source = iter(jobs)
+        try:
+            while not self.stopping:
+                outcomes, more = self._admit(source)
+                yield from outcomes
+                active = [slot for slot in self._slots if slot.job is not None]
+                if active:
+                    yield from self._step(active)
+                elif not more and not outcomes:
+                    return
+        except Stopped:
+            return
+
+    def _admit(self, source: Iterator[Job]) -> tuple[list[Outcome], bool]:
+        """Give jobs to idle slots; outcomes of those that ended at once, and whether there may be more jobs."""
+        outcomes: list[Outcome] = []
+        while not self.stopping:
+            job = self._waiting.pop() if self._waiting else next(source, None)
+            if job is None:
+                return outcomes, False
+            slot = self._place(job)
+            if slot is None:
+                return outcomes, True
+            outcomes += self._begin(slot, job)
+        return outcomes, False
+
+    def _place(self, job: Job) -> _Slot | None:
+        """An idle slot with room for the job; None, and the job waits, if there is none now."""
+        need = self._need(job)
+        idle = [slot for slot in self._slots if slot.job is None]
+        if self._evaluator is None or need > self._evaluator.size:
+            if len(idle) < len(self._slots):
+                self._waiting.append(job)
+                return None
+            self._open(need)
+            idle = self._slots
+        if not idle:
+            self._waiting.append(job)
+            return None
+        return max(idle, key=lambda slot: common_length(slot.cells, job.tokens))
+
+    def _need(self, job: Job) -> int:
+        """Cells for a job, never more than the context may have."""
+        predict = job.sampling.predict
+        answer = predict if predict >= 0 else OPEN_ANSWER
+        return min(max(len(job.tokens) + answer, job_room(job)), self._engine.context_size)
+
+    def _open(self, need: int) -> None:
+        """A context with `need` cells for each of as many sequences as memory has room for."""
+        self.close()
+        cells = whole_cells(need)
+        each = max(1.0, kv_bytes_per_token(self._engine.gguf, self._engine.settings)) * cells
+        free = memory().available
+        fits = int((free - RESERVE) / each) if free else self._wanted
+        count = max(1, min(self._wanted, fits))
+        self._evaluator = self._engine.contexts(count)
+        self._evaluator.grow(cells, whole_cells(self._engine.context_size))
+        self._slots = [_Slot(sequence) for sequence in range(count)]
+        size = max(self._lib.llama_n_batch(self._evaluator.context), count)
+        self._batch = self._lib.llama_batch_init(size, 0, 1)
+
+    # -- one job -----------------------------------------------------------------------------------------------
+
+    def _begin(self, slot: _Slot, job: Job) -> list[Outcome]:
+        """Read the prompt and choose the first token."""
+        engine = self._engine
+        if len(job.tokens) >= engine.context_size:
+            error = ContextOverflow(
+                f"the input is {len(job.tokens):,} tokens; the context holds {engine.context_size:,}"
+            )
+            return [Outcome(job.number, error=error)]
+        try:
+            sampler = Sampler(self._lib, engine.vocab, job.sampling, self._compute.size)
+        except LlamacliError as error:
+            return [Outcome(job.number, error=error)]
+        slot.job, slot.sampler, slot.texts, slot.told = job, sampler, [], []
+        slot.writer = Writer(engine.vocab, job.sampling.stop, self._visible)
+        self._keep(slot, job.tokens)
+        slot.cached = len(slot.cells)
+        self._read(slot, job.tokens[len(slot.cells) :])
+        if not self._checked:
+            self._compute.check_logits(engine.vocab.size)
+            self._checked = True
+        sampler.see(list(job.tokens))
+        return self._choose(slot, -1)
+
+    def _keep(self, slot: _Slot, tokens: Sequence[int]) -> None:
+        """Cut the slot's cells back to what they share with `tokens`, or take over another's that share more."""
+        memory_ = self._lib.llama_get_memory(self._compute.context)
+        own, donor = self._shared(slot, tokens), slot
+        if self._compute.drops_tail:
+            for other in self._slots:
+                if (shared := self._shared(other, tokens)) >= own + WORTH_COPYING:
+                    own, donor = shared, other
+        if donor is not slot:
+            self._lib.llama_memory_seq_rm(memory_, slot.sequence, -1, -1)
+            self._lib.llama_memory_seq_cp(memory_, donor.sequence, slot.sequence, -1, -1)
+            slot.cells = list(donor.cells)
+        if own < len(slot.cells) and not self._lib.llama_memory_seq_rm(memory_, slot.sequence, own, -1):
+            self._lib.llama_memory_seq_rm(memory_, slot.sequence, -1, -1)
+            own = 0
+        del slot.cells[own:]
+
+    def _shared(self, slot: _Slot, tokens: Sequence[int]) -> int:
+        shared = min(common_length(slot.cells, tokens), len(tokens) - 1)
+        return shared // self._compute.step_size * self._compute.step_size if self._exact else shared
+
+    def _read(self, slot: _Slot, tokens: Sequence[int]) -> None:
+        """Evaluate a stretch of prompt, in steps that end at the same places as when it is alone."""
+        step, done = self._compute.step_size, 0
+        most = max(self._lib.llama_n_batch(self._compute.context) // step, 1) * step
+        while done < len(tokens):
+            at = len(slot.cells)
+            count = min((step if at % step else most) - at % step, len(tokens) - done)
+            for index, token in enumerate(tokens[done : done + count]):
+                self._put(index, token, at + index, slot.sequence, last=done + index + 1 == len(tokens))
+            self._decode(count)
+            slot.cells += tokens[done : done + count]
+            done += count
+
+    def _step(self, active: list[_Slot]) -> Iterator[Outcome]:
+        """One more token for every job."""
+        for index, slot in enumerate(active):
+            self._put(index, slot.told[-1], len(slot.cells), slot.sequence, last=True)
+        self._decode(len(active))
+        for slot in active:
+            slot.cells.append(slot.told[-1])
+        for index, slot in enumerate(active):
+            yield from self._choose(slot, index)
+
+    def _choose(self, slot: _Slot, row: int) -> list[Outcome]:
+        """Sample from the logits of a row of the last batch; the outcome if the answer is over."""
+        job, sampler, writer = slot.job, slot.sampler, slot.writer
+        assert job is not None and sampler is not None and writer is not None
+        limit = job.sampling.predict
+        if limit == 0:
+            return self._end(slot, "length")
+        token = self._lib.llama_sampler_sample(sampler.chain, self._compute.context, row)
+        if sampler.grammar is not None and not sampler.grammar.accept(token):
+            return self._end(slot, "grammar")
+        text = writer.write(token)
+        if text is END:
+            return self._end(slot, "stop")
+        slot.told.append(token)
+        slot.texts.append(text)
+        if writer.stopped:
+            return self._end(slot, "stop")
+        if len(slot.told) == limit:
+            return self._end(slot, "length")
+        if len(slot.cells) >= self._compute.size:
+            return self._full(slot, job)
+        return []
+
+    def _full(self, slot: _Slot, job: Job) -> list[Outcome]:
+        """No cell is left: begin anew where there are more, unless there are none anywhere."""
+        if self._compute.size >= self._engine.context_size:
+            return self._end(slot, "length")
+        self._release(slot)
+        self._waiting.append(_Larger(job.number, job.tokens, job.sampling, 2 * self._compute.size))
+        return []
+
+    def _end(self, slot: _Slot, finish: Finish) -> list[Outcome]:
+        assert slot.job is not None and slot.writer is not None
+        text = "".join(slot.texts) + slot.writer.finish()
+        outcome = Outcome(slot.job.number, text, finish, tuple(slot.told), slot.cached)
+        self._release(slot)
+        return [outcome]
+
+    def _release(self, slot: _Slot) -> None:
+        if slot.sampler is not None:
+            slot.sampler.free()
+        slot.job = slot.sampler = slot.writer = None
+
+    # -- the engine --------------------------------------------------------------------------------------------
+
+    @property
+    def _compute(self) -> Evaluator:
+        assert self._evaluator is not None
+        return self._evaluator
+
+    def _put(self, index: int, token: int, position: int, sequence: int, *, last: bool) -> None:
+        batch = self._batch
+        batch.token[index], batch.pos[index] = token, position
+        batch.n_seq_id[index] = 1
+        batch.seq_id[index][0] = sequence
+        batch.logits[index] = last
+
+    def _decode(self, count: int) -> None:
+        self._batch.n_tokens = count
+        self._compute.decode(self._batch)
+
+    def stop(self) -> None:
+        """End `run` soon. May be called from a signal handler or another thread."""
+        self.stopping = True
+        if self._evaluator is not None:
+            self._evaluator.stopping = True
+
+    def close(self) -> None:
+        """Free everything. Calling it twice does no harm."""
+        for slot in self._slots:
+            self._release(slot)
+        if self._batch is not None:
+            self._lib.llama_batch_free(self._batch)
+        if self._evaluator is not None:
+            self._evaluator.close()
+        self._slots, self._batch, self._evaluator = [], None, None
+
+    def __enter__(self) -> Parallel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _Larger(Job):
+    """A job that needs `room` cells: it has filled half of them."""
+
+    room: int = 0
+
+
+def job_room(job: Job) -> int:
+    """Cells that a job is known to need."""
+    return job.room if isinstance(job, _Larger) else 0
