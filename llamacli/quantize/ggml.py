@@ -42,7 +42,7 @@ class GgmlRows:
 
     def restore(self, type_name: str, blocks: int, out: int, count: int) -> None:
         """The float32 values of `count` weights of a quantized type, from blocks at one address to another."""
-        restore = self._library[f"dequantize_row_{type_name.lower()}"]
+        restore = self._library["dequantize_row_" + type_name.lower().replace("_k", "_K")]  # q4_K, but iq4_nl
         restore.restype = None
         restore.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
         restore(blocks, out, count)

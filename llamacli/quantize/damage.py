@@ -1,0 +1,160 @@
+"""What each type would do to each tensor: measured by quantizing rows of it and restoring them.
+
+The error of a tensor is the sum of squared differences over the sum of squared weights, each column counted by its
+importance where a matrix is at hand: the share of noise in what the tensor computes. Large tensors are judged by a
+sample of their rows, evenly spread and the same every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import local
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamacli.formats.dtypes import Block, FloatArray, widen
+from llamacli.formats.rows import Arena, Rows, row_count
+from llamacli.formats.tensor_types import TensorType
+from llamacli.progress import Progress, Silent
+from llamacli.quantize.ggml import ggml_rows
+from llamacli.quantize.importance import Importance
+from llamacli.quantize.kernels import Kernel, address
+
+SAMPLE_WEIGHTS = 1 << 20
+"""Weights of a tensor that are looked at: the error of the error is then below one per cent."""
+
+_PIECE_WEIGHTS = 1 << 17
+"""Weights that are quantized at a time: neighbouring rows, so that a disk can follow."""
+
+Errors: TypeAlias = "Mapping[str, Mapping[TensorType, float]]"
+"""Share of noise by tensor and type."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Neighbouring rows of one tensor; `expert` counts matrices in a stack."""
+
+    name: str
+    rows: Rows
+    start: int
+    stop: int
+    expert: int
+
+
+def measure_errors(
+    tensors: Mapping[str, Rows],
+    candidates: Mapping[str, Sequence[TensorType]],
+    kernel: Kernel,
+    importance: Importance | None = None,
+    *,
+    threads: int = 1,
+    sample: int = SAMPLE_WEIGHTS,
+    progress: Progress | None = None,
+) -> dict[str, dict[TensorType, float]]:
+    """The error of every tensor in each of its candidate types; of a type that cannot be made here, nothing.
+
+    Progress counts weights looked at. Raises what reading raises.
+    """
+    progress = progress or Silent()
+    place = local()
+    totals: dict[str, NDArray[np.float64]] = {}
+    pieces = [piece for name in candidates for piece in _pieces(name, tensors[name], sample)]
+    types = {name: _possible(candidates[name], kernel, importance, name) for name in candidates}
+
+    def measure(piece: _Piece) -> tuple[_Piece, NDArray[np.float64]]:
+        if not hasattr(place, "arena"):
+            place.arena = Arena()
+        place.arena.reset()
+        weights = importance.weights_for(piece.name, piece.expert) if importance else None
+        block = np.ascontiguousarray(piece.rows.read(piece.start, piece.stop, place.arena))
+        return piece, _squares(block, types[piece.name], kernel, weights)
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for piece, squares in pool.map(measure, pieces):
+                totals[piece.name] = totals.get(piece.name, 0) + squares
+                progress.describe(piece.name)
+                progress.advance((piece.stop - piece.start) * piece.rows.shape[-1])
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return {
+        name: {kind: float(square / (total[0] or 1.0)) for kind, square in zip(types[name], total[1:], strict=True)}
+        for name, total in totals.items()
+    }
+
+
+def sampled_weights(tensors: Mapping[str, Rows], names: Sequence[str], sample: int = SAMPLE_WEIGHTS) -> int:
+    """How many weights `measure_errors` will look at."""
+    pieces = (piece for name in names for piece in _pieces(name, tensors[name], sample))
+    return sum((piece.stop - piece.start) * piece.rows.shape[-1] for piece in pieces)
+
+
+def _possible(
+    types: Sequence[TensorType], kernel: Kernel, importance: Importance | None, name: str
+) -> tuple[TensorType, ...]:
+    weighted = importance is not None and name in importance.known
+    return tuple(kind for kind in types if not kind.quantized or kernel.supports(kind, weighted=weighted))
+
+
+def _pieces(name: str, rows: Rows, sample: int) -> Iterator[_Piece]:
+    """Pieces spread over the tensor, none across two matrices of a stack."""
+    columns = rows.shape[-1]
+    matrix = rows.shape[-2] if len(rows.shape) > 1 else 1
+    total = row_count(rows.shape)
+    step = min(max(1, _PIECE_WEIGHTS // columns), matrix)
+    wanted = max(1, min(sample // (step * columns), -(-total // step)))
+    starts = sorted({_aligned(total * number // wanted, matrix, step) for number in range(wanted)})
+    for start in starts:
+        yield _Piece(name, rows, start, min(start + step, (start // matrix + 1) * matrix), start // matrix)
+
+
+def _aligned(row: int, matrix: int, step: int) -> int:
+    """The start of the piece that holds `row`."""
+    return row // matrix * matrix + row % matrix // step * step
+
+
+def _squares(
+    block: Block, types: Sequence[TensorType], kernel: Kernel, importance: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """Weighted sums of squares: of the weights, then of the differences in each type."""
+    weights = widen(block)
+    out = np.empty(1 + len(types), np.float64)
+    out[0] = _weighted(weights, importance)
+    for number, kind in enumerate(types, 1):
+        out[number] = _weighted(restored(block, kind, kernel, importance) - weights, importance)
+    return out
+
+
+def _weighted(values: FloatArray, importance: NDArray[np.float32] | None) -> float:
+    columns = np.einsum("ij,ij->j", values, values)
+    return float(columns.sum(dtype=np.float64) if importance is None else np.dot(columns, importance))
+
+
+def restored(
+    block: Block, kind: TensorType, kernel: Kernel, importance: NDArray[np.float32] | None = None
+) -> FloatArray:
+    """What is left of rows after they were stored in `kind`: float32 of the same shape."""
+    if not kind.quantized:
+        return _rounded(block, kind)
+    quantized = np.empty(block.shape[0] * kind.row_bytes(block.shape[1]), np.uint8)
+    kernel.quantize(kind, block, quantized, importance)
+    out: FloatArray = np.empty(block.shape, np.float32)
+    ggml_rows().restore(kind.name, address(quantized), address(out), out.size)
+    return out
+
+
+def _rounded(block: Block, kind: TensorType) -> FloatArray:
+    wide = widen(block)
+    if kind.name == "F16":
+        half: FloatArray = wide.astype(np.float16).astype(np.float32)
+        return half
+    if kind.name == "BF16":
+        bits = wide.view(np.uint32)
+        nearest: FloatArray = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000).view(np.float32)
+        return nearest
+    return wide
