@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from llamacli.cli.console import Console
@@ -46,6 +47,26 @@ class AnswerOutput:
         elif self._wrote or self._waiting:
             self._console.write("\n")
         self._waiting = ""
+
+
+class EventOutput:
+    """`--jsonl`: an object per piece as it comes, and one at the end with everything else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, piece: Piece) -> None:
+        """A bit of the answer or of a thought."""
+        if piece.text:
+            self._line({"type": piece.kind, "text": piece.text, "token": piece.token})
+
+    def end(self, data: dict[str, Any]) -> None:
+        """The answer is over."""
+        self._line({"type": "end", **data})
+
+    def _line(self, data: dict[str, Any]) -> None:
+        self._console.write(json.dumps({key: value for key, value in data.items() if value is not None},
+                                       ensure_ascii=False) + "\n")  # fmt: skip
 
 
 class ThoughtOutput:

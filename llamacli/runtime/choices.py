@@ -27,10 +27,8 @@ class Choice:
 
 def choices_of(text: str) -> tuple[str, ...]:
     r"""`yes,no` or one choice per line; `\,` is a comma. Raises UsageError for fewer than two, or for one twice."""
-    if "\n" in text:
-        parts = text.split("\n")
-    else:
-        parts = [part.replace("\0", ",") for part in text.replace("\\,", "\0").split(",")]
+    fields = text.split("\n") if "\n" in text else text.replace("\\,", "\0").split(",")
+    parts = [field.replace("\0", ",") for field in fields]
     out = tuple(part.strip() for part in parts if part.strip())
     if len(out) < 2 or len(set(out)) < len(out):
         raise UsageError(f"--choices {text!r}: at least two different answers", "for example: --choices yes,no")

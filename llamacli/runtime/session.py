@@ -65,7 +65,13 @@ class Session:
         self.reply: Reply | None = None
         """The last answer, complete once its iterator has ended."""
         self._used = 0
+        self.written: list[str] = []
+        """The last answer as the model wrote it, piece by piece, with the marks of thoughts and tools."""
         self._visible = engine.control_tokens(marker_names())
+        if tools:
+            from llamacli.runtime.tool_calls import MARKS
+
+            self._visible |= engine.control_tokens(MARKS)
         if system:
             self.replace_system(system)
 
@@ -126,6 +132,15 @@ class Session:
         messages = [*self.messages, Message("user", extra)] if extra else self.messages
         return len(self.engine.tokens(self._render(messages), add_special=False)) if messages else 0
 
+    def prompt_for(self, text: str, prefill: str = "") -> Prompt:
+        """What the model would read if `text` were asked now, up to where its answer begins.
+
+        Thoughts that the template opens are closed: nothing will be thought.
+        """
+        prompt = self._render([*self.messages, Message("user", text)], prefill)
+        splitter = Plain() if prefill else splitter_for(self.template.source, _end(prompt))
+        return (*prompt, *_control(splitter.close())) if splitter.thinking else prompt
+
     # -- an answer ---------------------------------------------------------------------------------------------
 
     def _render(self, messages: Sequence[Message], prefill: str = "") -> Prompt:
@@ -139,6 +154,7 @@ class Session:
     def _answer(self, sampling: Sampling, before: list[Message], prefill: str = "") -> Iterator[Piece]:
         answer = Answer()
         self.reply = None
+        self.written.clear()
         try:
             prompt = self._render(self.messages, prefill)
             splitter = Plain() if prefill else splitter_for(self.template.source, _end(prompt))
@@ -162,25 +178,41 @@ class Session:
         self.reply = answer.reply(getattr(self.engine, "seed", 0))
 
     def _stream(self, tokens: list[int], sampling: Sampling, splitter: Splitter) -> Iterator[Piece]:
+        # A grammar holds for the answer: a model that thinks first does so freely.
+        free = bool(sampling.grammar) and (splitter.thinking or self.thinking.on is True)
+        thoughts = bool(splitter.thinking)
         budget = self.thinking.budget
         told: list[int] = []
-        for piece in self.engine.generate(tokens, sampling, visible=self._visible):
+        for piece in self._pieces(tokens, replace(sampling, grammar="") if free else sampling):
             if piece.finish is not None:
                 yield from _split_end(piece, splitter)
                 return
             if piece.token is not None:
                 told.append(piece.token)
-            yield from _split(piece, splitter)
+            parts = list(_split(piece, splitter))
+            if free and not splitter.thinking and (thoughts or any(part.kind == "answer" for part in parts)):
+                yield from (part for part in parts if part.kind == "reasoning")
+                yield from self._go_on(tokens, told if thoughts else [], sampling, Plain())
+                return
+            thoughts = thoughts or splitter.thinking
+            yield from parts
             if budget is not None and splitter.thinking and len(told) >= budget:
                 break
-        yield from self._conclude(tokens, told, sampling, splitter)
-
-    def _conclude(self, tokens: list[int], told: list[int], sampling: Sampling, splitter: Splitter) -> Iterator[Piece]:
-        """The budget for thoughts is spent: close them in the model's name and let it answer."""
         bridge = self.engine.tokens(_control(splitter.close()), add_special=False)
+        yield from self._go_on(tokens, told, sampling, splitter, bridge)
+
+    def _pieces(self, tokens: list[int], sampling: Sampling) -> Iterator[Piece]:
+        for piece in self.engine.generate(tokens, sampling, visible=self._visible):
+            self.written.append(piece.text)
+            yield piece
+
+    def _go_on(
+        self, tokens: list[int], told: list[int], sampling: Sampling, splitter: Splitter, bridge: Sequence[int] = ()
+    ) -> Iterator[Piece]:
+        """Go on after what was told so far; `bridge` are tokens put in the model's mouth, such as the end of thoughts."""
         left = sampling.predict - len(told) if sampling.predict >= 0 else -1
         follow = replace(sampling, predict=max(left, 0) if left >= 0 else -1)
-        for piece in self.engine.generate([*tokens, *told, *bridge], follow, visible=self._visible):
+        for piece in self._pieces([*tokens, *told, *bridge], follow):
             if piece.finish is not None and piece.usage is not None:
                 usage = replace(piece.usage, prompt=len(tokens), completion=piece.usage.completion + len(told))
                 yield from _split_end(replace(piece, usage=usage), splitter)

@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from llamacli.cli.answer_form import AnswerForm, add_answer_form, answer_form, constraint, tools_in
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.prompt_cache import add_cache_option, prompt_cache
-from llamacli.errors import DoesNotFit, NotFound, TimedOut, Truncated, UsageError
+from llamacli.cli.question_source import Input, add_question_source, last_conversation, messages_of, question_source
+from llamacli.errors import DoesNotFit, Interrupted, NotFound, SchemaError, TimedOut, Truncated, UsageError
 
 if TYPE_CHECKING:
-    from llamacli.cli.answer_output import AnswerOutput, ThoughtOutput
+    from llamacli.cli.answer_output import AnswerOutput, EventOutput, ThoughtOutput
+    from llamacli.library.chats import Journal
+    from llamacli.runtime.constrain import Constraint
     from llamacli.runtime.llama import LlamaEngine
-    from llamacli.runtime.messages import Finish, Piece, Sampling, Usage
+    from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
+    from llamacli.runtime.session import Session
     from llamacli.runtime.template import ChatTemplate
 
 _LITERAL = "llamacli.run.literal"
@@ -37,7 +42,7 @@ def _note_literal_words(command: Any) -> None:
     command.parse_args = parse_args
 
 
-EXTRA_OPTIONS = (_note_literal_words, add_engine_options, add_cache_option)
+EXTRA_OPTIONS = (_note_literal_words, add_engine_options, add_cache_option, add_answer_form, add_question_source)
 
 
 def run_command(
@@ -70,34 +75,62 @@ def run_command(
     llamacli run -m MODEL -f report.txt "Summarize:" --temp 0 --json | jq -r .text
     """
     from llamacli.cli.prompt_input import prompt_text, request
+    from llamacli.cli.receipt import check_receipt
 
     here: Context = context.obj
     deadline = Deadline(seconds(timeout))
-    wanted = request(here, words or [], named or None, context.meta.get(_LITERAL, 0))
+    form, source = answer_form(context), question_source(context)
+    journal = last_conversation(here) if source.continued else None
+    saved = journal.chat.model if journal and not named else ""
+    wanted = request(here, words or [], named or saved or None, context.meta.get(_LITERAL, 0))
     asked = (*((prompt,) if prompt is not None else ()), *wanted.words)
     text = prompt_text(here, asked, files, exact=raw)
-    if text is None:
+    if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")
+    given = Input.of(asked, text or "", source)
+    if source.continued and raw:
+        raise UsageError("--raw does not go with -C: a conversation needs a chat template")
     settings = engine_settings(context, here.env)
+    work = Work(
+        form=form,
+        held=constraint(here, form, grammar),
+        tools=tuple(tools_in(here, form.tools)) if form.tools else (),
+        receipt=check_receipt(here, form.receipt) if form.receipt else None,
+        journal=journal,
+        given=given,
+    )
     if require_gpu:
         _require_gpu()
     with _opened(here, wanted.model, settings, deadline) as engine, prompt_cache(context, engine):
         from llamacli.runtime.defaults import sampling_defaults
 
         chosen = sampling(context, sampling_defaults(engine.metadata))
-        if grammar is not None:
-            chosen = replace(chosen, grammar=_text(here, grammar))
+        if work.held is not None:
+            chosen = replace(chosen, grammar=work.held.grammar)
+        own_system = _text(here, system_file).strip() if system_file else system
         question = Question(
-            text=text,
-            system=_text(here, system_file).strip() if system_file else system,
+            text=given.text,
+            system=own_system or given.system or (journal.chat.system if journal else ""),
             template=None if raw else _template(here, engine, template),
             arguments=_arguments(template_args),
-            think=think,
+            think=think or ("off" if work.held or form.choices else ""),
             prefill=prefill,
             special=special,
         )
         shown = Shown(stats, show_thinking, not no_newline, allow_truncated)
-        Run(here, engine, question, chosen, shown, deadline).answer()
+        Run(here, engine, question, chosen, shown, deadline, work).answer()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done besides asking: the form of the answer, what it is held to, what is written down."""
+
+    form: AnswerForm
+    held: Constraint | None
+    tools: tuple[dict[str, Any], ...]
+    receipt: Path | None
+    journal: Journal | None
+    given: Input
 
 
 @dataclass(frozen=True)
@@ -159,10 +192,19 @@ class Run:
     """One answer, from the question to the exit code."""
 
     def __init__(
-        self, here: Context, engine: LlamaEngine, question: Question, chosen: Sampling, shown: Shown, deadline: Deadline
+        self,
+        here: Context,
+        engine: LlamaEngine,
+        question: Question,
+        chosen: Sampling,
+        shown: Shown,
+        deadline: Deadline,
+        work: Work,
     ) -> None:
         self.here, self.engine, self.question, self.sampling = here, engine, question, chosen
-        self.shown, self.deadline = shown, deadline
+        self.shown, self.deadline, self.work = shown, deadline, work
+        self.session: Session | None = None
+        self.calls: tuple[dict[str, Any], ...] = ()
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.finish: Finish = "cancel"
@@ -173,25 +215,41 @@ class Run:
 
     def answer(self) -> None:
         """Generate, show, and raise what the exit code should be."""
-        from llamacli.cli.answer_output import AnswerOutput, ThoughtOutput
         from llamacli.cli.screen.interrupt import stop_on_interrupt
 
-        console = self.here.console
-        if console.verbose:
+        if self.here.console.verbose:
             self._describe()
-        out = AnswerOutput(console, silent=console.json_output, newline=self.shown.newline)
-        thoughts = ThoughtOutput(console, show=self.shown.thinking)
         timer = self.deadline.timer(self.engine.stop)
         try:
             with stop_on_interrupt(self.engine.stop):
-                self._show(out, thoughts)
+                self._make_fit()
+                if self.work.form.choices:
+                    self._choose()
+                    return
+                self._generate()
+        except Interrupted:
+            raise (self.deadline.error() if self.deadline.passed else typer.Exit(130)) from None
         finally:
             if timer is not None:
                 timer.cancel()
         self._report()
+        self._keep()
         self._judge()
 
-    def _show(self, out: AnswerOutput, thoughts: ThoughtOutput) -> None:
+    def _generate(self) -> None:
+        from llamacli.cli.answer_output import AnswerOutput, EventOutput, ThoughtOutput
+
+        console, form = self.here.console, self.work.form
+        silent = console.json_output or form.whole or form.jsonl
+        out = AnswerOutput(console, silent=silent, newline=self.shown.newline)
+        events = EventOutput(console) if form.jsonl else None
+        self._show(out, ThoughtOutput(console, show=self.shown.thinking), events)
+        if events is not None:
+            events.end(self._object())
+        elif form.whole:
+            self._deliver()
+
+    def _show(self, out: AnswerOutput, thoughts: ThoughtOutput, events: EventOutput | None) -> None:
         start = time.monotonic()
         # A script that asks for an object needs the text collected, a pipe needs it at once.
         try:
@@ -201,6 +259,8 @@ class Run:
                     self.thinking = piece.kind == "reasoning"
                 if not self.first:
                     self.first = time.monotonic() - start
+                if events is not None:
+                    events.write(piece)
                 if piece.kind == "reasoning":
                     self.reasoning.append(piece.text)
                     thoughts.write(piece, time.monotonic() - start)
@@ -213,29 +273,126 @@ class Run:
             out.end()
 
     def _pieces(self) -> Iterator[Piece]:
-        question = self.question
-        if question.template is None:
-            return self._continuation()
+        if self.question.template is None:
+            return self.engine.generate(self.engine.tokens(self._raw(self.question.text)), self.sampling)
+        self.session = self._session()
+        return self.session.ask(self.question.text, self.sampling, prefill=self.question.prefill)
+
+    def _session(self) -> Session:
         from llamacli.cli.screen.model import thinking_of
         from llamacli.runtime.session import Session
 
-        session = Session(
+        question, work = self.question, self.work
+        assert question.template is not None
+        return Session(
             self.engine,
             question.template,
             system=question.system,
+            messages=messages_of(work.journal) if work.journal else (),
+            tools=work.tools or None,
             arguments=question.arguments,
             thinking=thinking_of(question.think),
         )
-        return session.ask(question.text, self.sampling, prefill=question.prefill)
 
-    def _continuation(self) -> Iterator[Piece]:
+    def _raw(self, text: str) -> Prompt:
+        """The prompt without a template."""
         from llamacli.runtime.messages import Span
 
-        text = self.question.text + self.question.prefill
-        if self.question.system:
-            text = f"{self.question.system}\n\n{text}"
-        tokens = self.engine.tokens((Span(text, self.question.special),))
-        return self.engine.generate(tokens, self.sampling)
+        start = f"{self.question.system}\n\n" if self.question.system else ""
+        return (Span(start + text + self.question.prefill, self.question.special),)
+
+    # -- other ways to an answer -------------------------------------------------------------------------------
+
+    def _make_fit(self) -> None:
+        """Cut the input, or read it in parts, if it is too long and --overflow says what to do then."""
+        how = self.work.given.source.overflow
+        if how == "error":
+            return
+        from llamacli.cli.long_input import LongInput
+
+        session = self._session() if self.question.template else None
+
+        def count(text: str) -> int:
+            return session.count(text) if session else len(self.engine.tokens(self._raw(text)))
+
+        given = self.work.given
+        long = LongInput(given.document, given.compose, count, self.engine.context_size, self.sampling.predict)
+        if long.fits:
+            return
+        console = self.here.console
+        text = long.map_reduce(self._part, console) if how == "map-reduce" else long.cut(how, console)
+        self.question = replace(self.question, text=text)
+
+    def _part(self, text: str, limit: int) -> str:
+        """The answer to a question about one part of the input."""
+        chosen = replace(self.sampling, predict=limit, grammar="")
+        if self.question.template:
+            pieces = self._session().ask(text, chosen)
+        else:
+            pieces = self.engine.generate(self.engine.tokens(self._raw(text)), chosen)
+        out = []
+        for piece in pieces:
+            if piece.finish == "cancel":
+                raise Interrupted("stopped")
+            if piece.kind == "answer":
+                out.append(piece.text)
+        return "".join(out)
+
+    def _choose(self) -> None:
+        """Score the given answers instead of writing one."""
+        from llamacli.cli import choosing
+
+        if self.question.template is None:
+            prompt, beginning = self._raw(self.question.text), True
+        else:
+            prompt, beginning = self._session().prompt_for(self.question.text, self.question.prefill), False
+        found = choosing.choose(self.here, self.engine, prompt, beginning, self.work.form)
+        choosing.show(self.here, found, self.work.form, {"model": _identity(self.engine)})
+
+    def _deliver(self) -> None:
+        """Show of the finished answer what was asked for: the calls of tools, or a block of code."""
+        import json
+
+        text, form = "".join(self.text), self.work.form
+        if self.work.tools:
+            from llamacli.runtime.tool_calls import tool_calls
+
+            written = "".join(self.session.written) if self.session else text
+            found = tool_calls(written, [tool["function"]["name"] for tool in self.work.tools])
+            self.calls = tuple(call.as_dict() for call in found.calls)
+            text = found.text if self.calls else text
+        if form.extract:
+            text = self._block(text)
+        self.text = [text]
+        if not self.here.console.json_output:
+            product = json.dumps(list(self.calls), ensure_ascii=False) if self.calls else text.rstrip("\n")
+            self.here.console.write(product + ("\n" if self.shown.newline else ""))
+
+    def _block(self, text: str) -> str:
+        from llamacli.runtime.fenced import first_block
+
+        language = self.work.form.language
+        block = first_block(text, language)
+        if block is None and language:
+            raise SchemaError(f"the answer has no block of {language} code", "without =LANG any block will do")
+        if block is None:
+            self.here.console.status("the answer has no block of code; all of it is shown")
+        return text if block is None else block
+
+    def _keep(self) -> None:
+        """Save the turn in the conversation it goes on with, and write the receipt."""
+        journal, text = self.work.journal, "".join(self.text)
+        if journal is not None and (text or self.reasoning):
+            from llamacli.runtime.messages import Message
+
+            journal.say(Message("user", self.question.text).as_dict(), created=self.here.now())
+            answer = Message("assistant", text, reasoning="".join(self.reasoning).strip())
+            journal.say(answer.as_dict(), created=self.here.now(), finish=self.finish)
+        if self.work.receipt is not None:
+            from llamacli.cli.receipt import write_receipt
+
+            question = {"text": self.question.text, "system": self.question.system, "prefill": self.question.prefill}
+            write_receipt(self.here, self.work.receipt, question, self._object())
 
     # -- afterwards --------------------------------------------------------------------------------------------
 
@@ -272,6 +429,7 @@ class Run:
         return {
             "text": "".join(self.text),
             "reasoning": "".join(self.reasoning).strip(),
+            **({"tool_calls": list(self.calls)} if self.work.tools else {}),
             "finish": {"grammar": "schema"}.get(self.finish, self.finish),
             "model": _identity(self.engine),
             "usage": {"prompt": usage.prompt, "cached": usage.cached, "completion": usage.completion},
@@ -285,6 +443,10 @@ class Run:
             raise self.deadline.error()
         if self.finish == "cancel":
             raise typer.Exit(130)
+        if self.work.held is not None:
+            self.work.held.judge("".join(self.text), self.finish)
+            if self.work.held.fault is not None:
+                return
         if self.finish == "length" and not self.shown.truncated_is_fine:
             raise self._truncated()
 
