@@ -34,6 +34,8 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("default", "The model that commands use when none is named."),
     ("cache", "The prompts that are remembered on disk."),
     ("prune", "Remove what unfinished downloads have left."),
+    ("df", "What models take on this disk, and what is here twice."),
+    ("dedupe", "Let equal model files share one copy."),
     ("verify", "Is a model file whole and safe?"),
     ("merge", "Join a split GGUF into one file."),
     ("evaluate", "How good a model is, and how far from its source."),

@@ -9,13 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import LlamacliError
 
-VERSION = 1
+if TYPE_CHECKING:
+    from llamacli.formats.gguf_reader import GGUF
+
+VERSION = 2
+
+Measure = Callable[["GGUF"], int]
+"""How many bytes a model needs beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class HeaderFacts:
     quant: str = ""
     context: int = 0
     """Tokens the model was trained for; 0 if it does not say."""
+    beside: int = 0
+    """Bytes of cache and buffers at the usual context; 0 if nobody has measured."""
     error: str = ""
     """Why the file is no sound GGUF, if it is none."""
 
@@ -33,8 +42,8 @@ class HeaderFacts:
 class Index:
     """A file of facts by path, read at once and written once."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, measure: Measure | None = None) -> None:
+        self.path, self.measure = path, measure
         self._entries: dict[str, Any] = _load(path)
         self._changed = False
 
@@ -44,8 +53,10 @@ class Index:
         known = self._entries.get(key)
         if isinstance(known, dict) and known.get("mark") == mark:
             with contextlib.suppress(TypeError):
-                return HeaderFacts(**known["facts"])
-        facts = read_facts(path)
+                facts = HeaderFacts(**known["facts"])
+                if facts.beside or facts.error or self.measure is None:
+                    return facts
+        facts = read_facts(path, self.measure)
         self._entries[key] = {"mark": mark, "facts": asdict(facts)}
         self._changed = True
         return facts
@@ -63,7 +74,7 @@ class Index:
         self._changed = False
 
 
-def read_facts(path: Path) -> HeaderFacts:
+def read_facts(path: Path, measure: Measure | None = None) -> HeaderFacts:
     """The facts, from the header itself."""
     from llamacli.formats.gguf_reader import read_part  # a list that knows all its files never needs it
 
@@ -72,7 +83,11 @@ def read_facts(path: Path) -> HeaderFacts:
     except LlamacliError as error:
         return HeaderFacts(error=error.message)
     context = gguf.get("{arch}.context_length", 0)
-    return HeaderFacts(gguf.architecture, gguf.file_type_name, context if isinstance(context, int) else 0)
+    beside = 0
+    if measure is not None:
+        with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # a stranger's metadata may be of any type
+            beside = max(1, measure(gguf))
+    return HeaderFacts(gguf.architecture, gguf.file_type_name, context if isinstance(context, int) else 0, beside)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from llamacli.library.aliases import DEFAULT
 from llamacli.library.catalog import own_entries
 from llamacli.library.foreign import ForeignModel, foreign_models
-from llamacli.library.index import Index
+from llamacli.library.index import Index, Measure
 from llamacli.library.names import ModelName
 from llamacli.library.places import Places
 from llamacli.library.store import HubCache, Snapshot
@@ -34,14 +34,21 @@ class LocalModel:
     path: Path
     architecture: str = ""
     error: str = ""
+    beside: int = 0
+    """Bytes of cache and buffers that it needs beside its weights, as `measure` estimates them; 0 if unknown."""
+    files: tuple[Path, ...] = ()
+    """All parts."""
 
 
-def local_models(places: Places, *, everywhere: bool = False, made: Path | None = None) -> list[LocalModel]:
+def local_models(
+    places: Places, *, everywhere: bool = False, made: Path | None = None, measure: Measure | None = None
+) -> list[LocalModel]:
     """Models of the Hub cache and the user's own files; with `everywhere` also those of other tools. Newest use first.
 
-    `made` is the folder of models that were quantized straight from the Hub.
+    `made` is the folder of models that were quantized straight from the Hub. `measure` is asked for headers that are not
+    in the index yet.
     """
-    index = Index(places.cache_dir / "headers.json")
+    index = Index(places.cache_dir / "headers.json", measure)
     found = [*_hub_models(places, index), *_own_files(places, index)]
     found += _made_models(made, index) if made is not None else []
     if everywhere:
@@ -134,6 +141,8 @@ def _model(name: str, quant: str, paths: list[Path], where: str, index: Index) -
         path=paths[0],
         architecture=facts.architecture,
         error=facts.error,
+        beside=facts.beside,
+        files=tuple(paths),
     )
 
 

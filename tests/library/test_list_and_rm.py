@@ -70,13 +70,13 @@ def test_a_list_shows_what_one_would_type(invoke: Invoke, cache: Path, model: by
     assert rows["a/Split:Q4_K_M"]["bytes"] == len(model) + 2
     assert rows["a/Base"]["quant"] == "safetensors" and rows["a/Bad:Q4_0"]["error"]
     table = invoke("list").out
-    assert table.splitlines()[0].split() == ["NAME", "QUANT", "SIZE", "CTX", "WHERE", "USED"]
+    assert table.splitlines()[0].split() == ["NAME", "QUANT", "SIZE", "CTX", "FITS", "WHERE", "USED"]
     assert "4 096" in table and "damaged" in table
     assert sorted(invoke("list", "-q").out.splitlines()) == sorted(rows)
     fields = next(line for line in invoke("list", "--plain").out.splitlines() if line.startswith("a/M-GGUF")).split(
         "\t"
     )
-    assert fields[:5] == ["a/M-GGUF:Q8_0", "Q8_0", str(len(model)), "4096", "hf"]
+    assert fields[:6] == ["a/M-GGUF:Q8_0", "Q8_0", str(len(model)), "4096", "yes", "hf"]
 
 
 def test_every_name_of_the_list_is_found(invoke: Invoke, cache: Path, model: bytes, tmp_path: Path) -> None:

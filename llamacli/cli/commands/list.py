@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,15 @@ from llamacli.cli.models import places
 from llamacli.cli.sizes import human_age, human_size
 from llamacli.library.catalog import catalog
 from llamacli.library.inventory import LocalModel, local_models
+from llamacli.runtime.memory import memory
 
-COLUMNS = ("NAME", "QUANT", "SIZE", "CTX", "WHERE", "USED")
+if TYPE_CHECKING:
+    from llamacli.formats.gguf_reader import GGUF
+
+COLUMNS = ("NAME", "QUANT", "SIZE", "CTX", "FITS", "WHERE", "USED")
+USUAL_CONTEXT = 8192
+MARGIN = 0.9
+"""Part of the free memory that a model may take, as in `llamacli fit`."""
 
 
 def list_command(
@@ -37,15 +44,16 @@ def list_command(
     if known:
         _show_catalog(here)
         return
-    models = local_models(places(here), everywhere=everywhere, made=here.data_dir / "models")
+    models = local_models(places(here), everywhere=everywhere, made=here.data_dir / "models", measure=_beside)
+    free = memory().available if models else 0
     if here.console.json_output:
-        here.console.table(COLUMNS, [], [_facts(m) for m in models])
+        here.console.table(COLUMNS, [], [_facts(m, free) for m in models])
     elif here.console.quiet:
         here.console.write("".join(clean(m.name) + "\n" for m in models))
     elif plain:
-        here.console.write("".join("\t".join(map(_field, _plain(m))) + "\n" for m in models))
+        here.console.write("".join("\t".join(map(_field, _plain(m, free))) + "\n" for m in models))
     elif models:
-        here.console.table(COLUMNS, [_row(m, here.now()) for m in models])
+        here.console.table(COLUMNS, [_row(m, here.now(), free) for m in models])
     else:
         also = "" if everywhere else "; llamacli list --all also looks at other tools"
         here.console.status(f"no models yet{also}\ntry: llamacli download bartowski/Llama-3.2-3B-Instruct-GGUF")
@@ -58,27 +66,43 @@ def _show_catalog(here: Context) -> None:
     here.console.table(("NAME", "WEIGHTS", "CTX", "LICENCE", "GOOD FOR"), rows, [asdict(e) for e in entries])
 
 
-def _row(model: LocalModel, now: float) -> tuple[str, ...]:
+def _row(model: LocalModel, now: float, free: int) -> tuple[str, ...]:
     context = "damaged" if model.error else _tokens(model.context)
     used = human_age(now - model.used)
-    return model.name, model.quant, human_size(model.size), context, model.where, used
+    return model.name, model.quant, human_size(model.size), context, _fits(model, free), model.where, used
+
+
+def _beside(gguf: GGUF) -> int:
+    """Bytes of cache and buffers with the usual context, from the header alone."""
+    from llamacli.runtime.fit import estimate
+
+    trained = gguf.get("{arch}.context_length", 0)
+    need = estimate(gguf, min(USUAL_CONTEXT, trained or USUAL_CONTEXT))
+    return need.cache + need.compute
+
+
+def _fits(model: LocalModel, free: int) -> str:
+    """Whether it goes into the memory that is free now; nothing where that cannot be told."""
+    if not model.beside or not free:
+        return ""
+    return "yes" if model.size + model.beside <= free * MARGIN else "no"
 
 
 def _tokens(count: int) -> str:
     return f"{count:,}".replace(",", " ") if count else ""
 
 
-def _plain(model: LocalModel) -> tuple[object, ...]:
-    return model.name, model.quant, model.size, model.context or "", model.where, int(model.used)
+def _plain(model: LocalModel, free: int) -> tuple[object, ...]:
+    return model.name, model.quant, model.size, model.context or "", _fits(model, free), model.where, int(model.used)
 
 
 def _field(value: object) -> str:
     return clean(str(value)).replace("\t", " ").replace("\n", " ")
 
 
-def _facts(model: LocalModel) -> dict[str, object]:
+def _facts(model: LocalModel, free: int) -> dict[str, object]:
     return {
         "name": model.name, "quant": model.quant, "bytes": model.size, "context": model.context or None,
         "where": model.where, "used": int(model.used), "path": str(model.path), "architecture": model.architecture,
-        "error": model.error or None,
+        "error": model.error or None, "fits": {"yes": True, "no": False}.get(_fits(model, free)),
     }  # fmt: skip
