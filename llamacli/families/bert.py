@@ -32,7 +32,12 @@ def _classifies(config: Config) -> bool:
     return config.architecture.endswith("ForSequenceClassification")
 
 
-ENCODER_KEYS = (*DECODER_KEYS, Key("attention.causal", always(boolean(False))), POOLING)
+ENCODER_KEYS = (
+    *DECODER_KEYS,
+    Key("attention.causal", always(boolean(False))),
+    POOLING,
+    Key("tokenizer.ggml.token_type_count", lambda config: u32(config.get("type_vocab_size", default=1))),
+)
 CLASSIFIER_LABELS = Key("classifier.output_labels", _labels)
 
 LEFT_OUT = (

@@ -45,7 +45,6 @@ NEMOTRON = Family(
     architectures=("NemotronForCausalLM",),
     keys=(
         *DECODER_KEYS, VOCAB_SIZE,
-        Key("attention.layer_norm_rms_epsilon", lambda c: None),
         Key("attention.layer_norm_epsilon", real("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps")),
         Key("rope.dimension_count", _rotated),
         Key("rope.scaling.type", lambda c: string("linear" if _factor(c) is not None else "none")),

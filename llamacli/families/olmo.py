@@ -58,7 +58,12 @@ OLMO2 = Family(
     name="olmo2",
     title="OLMo 2 and 3",
     architectures=("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
-    keys=(*DECODER_KEYS, SLIDING_WINDOW, Key("attention.sliding_window_pattern", _windows)),
+    keys=(
+        *DECODER_KEYS,
+        SLIDING_WINDOW,
+        Key("attention.sliding_window_pattern", _windows),
+        Key("rope.freq_base_swa", lambda c: f32(c.full_rope["rope_theta"]) if _windows(c) else None),
+    ),
     expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION[1:], *GATED_FFN[1:], *POST_NORMS, *FULL_WIDTH_QK_NORM),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
     example="allenai/OLMo-2-1124-7B-Instruct",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llamacli.families.base import Key
+from llamacli.families.config import Config
 from llamacli.families.decoder import ATTENTION, EMBEDDING, OUTPUT, OUTPUT_NORM, count
 from llamacli.families.moe import EXPERT_RULES, W_EXPERT_RULES, expert_tensors, moe_width
 from llamacli.families.phi3 import PHI3
+
+
+def _warnings(config: Config) -> Iterable[str]:
+    yield "the engine weighs this model's experts by a plain softmax, the model itself by a sparse mixer: logits differ"
+
 
 PHIMOE = PHI3.override(
     name="phimoe",
@@ -18,5 +26,6 @@ PHIMOE = PHI3.override(
     ),
     rules=(*W_EXPERT_RULES, *EXPERT_RULES),
     expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *expert_tensors(moe_width)),
+    warnings=_warnings,
     example="microsoft/Phi-3.5-MoE-instruct",
 )

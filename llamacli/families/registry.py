@@ -5,25 +5,33 @@ from __future__ import annotations
 import difflib
 
 from llamacli.errors import Unsupported
+from llamacli.families.arcee import ARCEE
 from llamacli.families.base import Family
 from llamacli.families.bert import BERT, DISTILBERT, NOMIC_BERT, ROBERTA
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
 from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2
+from llamacli.families.dots1 import DOTS1
+from llamacli.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from llamacli.families.exaone import EXAONE, EXAONE4
 from llamacli.families.falcon import FALCON
 from llamacli.families.gemma import GEMMA, GEMMA2
 from llamacli.families.gemma3 import GEMMA3
+from llamacli.families.glm import GLM, GLM4_MOE
 from llamacli.families.glm4 import GLM4
 from llamacli.families.gpt2 import GPT2
 from llamacli.families.gpt_oss import GPT_OSS
 from llamacli.families.gptneox import GPTNEOX
 from llamacli.families.granite import GRANITE, GRANITE_MOE
+from llamacli.families.hunyuan import HUNYUAN_DENSE, HUNYUAN_MOE
 from llamacli.families.lfm2 import LFM2, LFM2_MOE
 from llamacli.families.llama import LLAMA
 from llamacli.families.llama4 import LLAMA4
+from llamacli.families.mamba import GRANITE_HYBRID
+from llamacli.families.minimax import MINIMAX_M2
 from llamacli.families.mistral3 import MISTRAL3
 from llamacli.families.mixtral import MIXTRAL
+from llamacli.families.modern_bert import MODERN_BERT
 from llamacli.families.nemotron import NEMOTRON
 from llamacli.families.olmo import OLMO, OLMO2, OLMOE
 from llamacli.families.phi2 import PHI2
@@ -34,6 +42,7 @@ from llamacli.families.qwen2_moe import QWEN2_MOE
 from llamacli.families.qwen3 import QWEN3
 from llamacli.families.qwen3_moe import QWEN3_MOE
 from llamacli.families.qwen3_next import QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
+from llamacli.families.seed_oss import SEED_OSS
 from llamacli.families.smollm3 import SMOLLM3
 from llamacli.families.stablelm import STABLELM
 from llamacli.families.starcoder2 import STARCODER2
@@ -81,6 +90,18 @@ FAMILIES: tuple[Family, ...] = (
     ROBERTA,
     PHI2,
     PHIMOE,
+    ARCEE,
+    SEED_OSS,
+    GLM,
+    GLM4_MOE,
+    DOTS1,
+    ERNIE4_5,
+    ERNIE4_5_MOE,
+    HUNYUAN_DENSE,
+    HUNYUAN_MOE,
+    MINIMAX_M2,
+    MODERN_BERT,
+    GRANITE_HYBRID,
     GPTNEOX,
 )
 

@@ -1,0 +1,85 @@
+"""GLM-4 as transformers has it (GlmForCausalLM), and the GLM-4.5 and 4.6 mixtures."""
+
+from __future__ import annotations
+
+from llamacli.families.base import Expected, Family, Key, Rule, with_further_blocks
+from llamacli.families.config import Config
+from llamacli.families.decoder import (
+    ATTENTION,
+    DECODER_KEYS,
+    EMBEDDING,
+    FUSED_GATE_UP,
+    GATED_FFN,
+    HEAD_WIDTHS,
+    OUTPUT,
+    OUTPUT_NORM,
+    always,
+    count,
+    partial_rope,
+)  # fmt: skip
+from llamacli.families.moe import (
+    EXPERT_FF,
+    EXPERT_RULES,
+    SHARED_COUNT,
+    WEIGHTS_NORM,
+    WEIGHTS_SCALE,
+    expert_tensors,
+    moe_width,
+)  # fmt: skip
+from llamacli.formats.gguf_values import Value, u32
+
+GLM = Family(
+    name="chatglm",
+    title="GLM-4 9B, GLM-Edge",
+    architectures=("GlmForCausalLM",),
+    keys=(*DECODER_KEYS, *HEAD_WIDTHS, partial_rope(0.5)),
+    expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, GATED_FFN[0], *FUSED_GATE_UP),
+    defaults={
+        "rope_theta": 10000.0, "rms_norm_eps": 1.5625e-7, "max_position_embeddings": 131072, "head_dim": 128,
+        "partial_rotary_factor": 0.5,
+    },
+    example="zai-org/glm-4-9b-chat-hf",
+)  # fmt: skip
+
+
+def _routed(config: Config, block: int) -> bool:
+    return block >= int(config.get("first_k_dense_replace", default=0))
+
+
+def _further(config: Config) -> Value | None:
+    return (
+        u32(with_further_blocks(config) - config.blocks) if config.get("num_nextn_predict_layers") is not None else None
+    )
+
+
+GLM4_MOE = Family(
+    name="glm4moe",
+    title="GLM-4.5, 4.6",
+    architectures=("Glm4MoeForCausalLM",),
+    keys=(
+        *DECODER_KEYS, *HEAD_WIDTHS,
+        Key("block_count", lambda c: u32(with_further_blocks(c))),
+        partial_rope(0.5),
+        EXPERT_FF, SHARED_COUNT,
+        Key("leading_dense_block_count", count("first_k_dense_replace")),
+        Key("expert_gating_func", always(u32(2))),
+        WEIGHTS_SCALE, WEIGHTS_NORM,
+        Key("nextn_predict_layers", _further),
+    ),
+    rules=(
+        *EXPERT_RULES,
+        Rule(r"model\.layers\.(\d+)\.(eh_proj|enorm|hnorm|embed_tokens)\.weight", rename=r"blk.\1.nextn.\2.weight"),
+        Rule(r"model\.layers\.(\d+)\.shared_head\.(head|norm)\.weight", rename=r"blk.\1.nextn.shared_head_\2.weight"),
+    ),
+    expected=(
+        EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *expert_tensors(moe_width, _routed),
+        Expected("blk.{block}.ffn_gate.weight", lambda c: (c.integer("intermediate_size"), c.hidden),
+                 lambda c, block: not _routed(c, block)),
+    ),
+    defaults={
+        "rope_theta": 1e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "head_dim": 128,
+        "partial_rotary_factor": 0.5,
+    },
+    blocks=with_further_blocks,
+    example="zai-org/GLM-4.5-Air",
+)  # fmt: skip

@@ -1,0 +1,85 @@
+"""Hunyuan dense and A13B: q/k norms after the rope, and a rope base stretched by alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llamacli.families.base import Expected, Family, Key
+from llamacli.families.config import Config
+from llamacli.families.decoder import (
+    ATTENTION,
+    DECODER_KEYS,
+    DECODER_TENSORS,
+    EMBEDDING,
+    HEAD_WIDTHS,
+    OUTPUT,
+    OUTPUT_NORM,
+    QK_NORM,
+)  # fmt: skip
+from llamacli.families.moe import EXPERT_RULES, expert_tensors
+from llamacli.formats.gguf_values import Value, f32, string, u32
+
+
+def _alpha(config: Config) -> float | None:
+    """NTK-aware scaling: the base grows by alpha to the power of dim / (dim - 2)."""
+    rope = config.full_rope
+    if rope.get("rope_type") != "dynamic" or not rope.get("alpha"):
+        return None
+    return float(rope["alpha"])
+
+
+def _theta(config: Config) -> Value | None:
+    theta, alpha, dim = config.full_rope.get("rope_theta", 10000.0), _alpha(config), config.head_dim
+    return f32(theta * alpha ** (dim / (dim - 2)) if alpha else theta)
+
+
+STRETCHED = (
+    Key("rope.freq_base", _theta),
+    Key("rope.scaling.type", lambda c: string("none") if _alpha(c) else None),
+    Key("rope.scaling.factor", lambda c: f32(1.0) if _alpha(c) else None),
+)
+
+HUNYUAN_DENSE = Family(
+    name="hunyuan-dense",
+    title="Hunyuan 0.5B-7B",
+    architectures=("HunYuanDenseV1ForCausalLM",),
+    keys=(*DECODER_KEYS, *HEAD_WIDTHS, *STRETCHED),
+    expected=(*DECODER_TENSORS, *QK_NORM),
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+    example="tencent/Hunyuan-7B-Instruct",
+)
+
+
+def _first(config: Config, name: str) -> int:
+    """A number that the configuration may give for each block; the engine has one for all."""
+    value = config.get(name, default=0)
+    return int(value[0] if isinstance(value, list) else value)
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    for name in ("moe_intermediate_size", "moe_topk", "num_shared_expert"):
+        value = config.get(name)
+        if isinstance(value, list) and len(set(value)) > 1:
+            yield f"config.json: {name} differs from block to block, which the engine does not support"
+
+
+HUNYUAN_MOE = HUNYUAN_DENSE.override(
+    name="hunyuan-moe",
+    title="Hunyuan A13B",
+    architectures=("HunYuanMoEV1ForCausalLM",),
+    keys=(
+        *HUNYUAN_DENSE.keys,
+        Key("expert_shared_feed_forward_length", lambda c: u32(c.integer("intermediate_size"))),
+        Key("expert_feed_forward_length", lambda c: u32(_first(c, "moe_intermediate_size"))),
+        Key("expert_used_count", lambda c: u32(_first(c, "moe_topk"))),
+        Key("expert_shared_count", lambda c: u32(_first(c, "num_shared_expert"))),
+    ),
+    rules=EXPERT_RULES,
+    expected=(
+        EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QK_NORM,
+        *expert_tensors(lambda c: _first(c, "moe_intermediate_size")),
+        Expected("blk.{block}.ffn_up_shexp.weight", lambda c: (c.integer("intermediate_size"), c.hidden)),
+    ),
+    refusals=_refusals,
+    example="tencent/Hunyuan-A13B-Instruct",
+)  # fmt: skip

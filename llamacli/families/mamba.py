@@ -1,0 +1,82 @@
+"""Mamba 2's mixer in Granite 4: state-space blocks with attention in a few of them, and experts or none."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llamacli.families.base import Expected, Key, Rule
+from llamacli.families.config import Config
+from llamacli.families.decoder import count
+from llamacli.families.granite import GRANITE_MOE
+from llamacli.families.transforms import chain, squeeze
+from llamacli.formats.gguf_values import ValueType, array, boolean, u32
+from llamacli.formats.rows import Mapped, Reshaped, Rows
+
+
+def decay(rows: Rows, config: Config) -> Rows:
+    """`A_log` as the factor that the engine multiplies with: -exp, rounded once."""
+    return Mapped(rows, lambda values: (-np.exp(values.astype(np.float64))).astype(np.float32))
+
+
+def _column(rows: Rows, config: Config) -> Rows:
+    return Reshaped(rows, (*rows.shape, 1))
+
+
+def _inner(config: Config) -> int:
+    return int(config.get("mamba_expand", default=2)) * config.hidden
+
+
+def _groups(config: Config) -> int:
+    return int(config.get("mamba_n_groups", default=1))
+
+
+def _by_group(rows: Rows, config: Config) -> Rows:
+    return Reshaped(rows, (_groups(config), rows.shape[0] // _groups(config)))
+
+
+MAMBA2_RULES = (
+    Rule(r".*\.A_log", chain(_column, decay)),
+    Rule(r".*\.mamba\.D", _column),
+    Rule(r"(.*)\.dt_bias", rename=r"\1.dt_proj.bias"),
+    Rule(r".*\.conv1d\.weight", squeeze),
+    Rule(r".*\.mamba\.norm\.weight", _by_group),
+)
+
+
+def _attends(config: Config, block: int) -> bool:
+    types = config.get("layer_types")
+    return types is None or bool(types[block] == "attention")
+
+
+def _hybrid(config: Config) -> bool:
+    return not all(_attends(config, block) for block in range(config.blocks))
+
+
+GRANITE_HYBRID = GRANITE_MOE.override(
+    name="granitehybrid",
+    title="Granite 4 hybrid",
+    architectures=("GraniteMoeHybridForCausalLM",),
+    keys=(
+        *GRANITE_MOE.keys,
+        Key("ssm.conv_kernel", count("mamba_d_conv")),
+        Key("ssm.state_size", count("mamba_d_state")),
+        Key("ssm.group_count", lambda c: u32(_groups(c))),
+        Key("ssm.inner_size", lambda c: u32(_inner(c))),
+        Key("ssm.time_step_rank", count("mamba_n_heads")),
+        Key(
+            "attention.head_count_kv",
+            lambda c: array(ValueType.INT32, [c.kv_heads if _attends(c, block) else 0 for block in range(c.blocks)]),
+        ),
+        Key("rope.scaling.finetuned", lambda c: boolean(False)),
+        Key("context_length", lambda c: u32(1 << 20)),
+    ),
+    rules=(*MAMBA2_RULES, *GRANITE_MOE.rules),
+    expected=(
+        *(Expected(t.name, t.shape, _attends) if "attn_" in t.name and "norm" not in t.name else t
+          for t in GRANITE_MOE.expected),
+        Expected("blk.{block}.ssm_in.weight", lambda c: (-1, c.hidden), lambda c, block: not _attends(c, block)),
+        Expected("blk.{block}.ssm_out.weight", lambda c: (c.hidden, _inner(c)), lambda c, block: not _attends(c, block)),
+    ),
+    refusals=lambda c: () if _hybrid(c) else ("config.json: a Granite 4 without state-space blocks is another family",),
+    example="ibm-granite/granite-4.0-h-tiny",
+)  # fmt: skip

@@ -1,0 +1,42 @@
+"""ModernBERT and what was made of it: rotary encoders with local attention in two blocks of three."""
+
+from __future__ import annotations
+
+from llamacli.families.base import Expected, Key
+from llamacli.families.bert import BERT, ENCODER_KEYS, LEFT_OUT
+from llamacli.families.cohere import NO_SCALING
+from llamacli.families.config import Config
+from llamacli.families.decoder import VOCAB_SIZE, count, real
+from llamacli.formats.gguf_values import Value, string
+
+
+def _activation(config: Config) -> Value | None:
+    name = config.get("hidden_activation")
+    return None if name is None else string(name)
+
+
+MODERN_BERT = BERT.override(
+    name="modern-bert",
+    title="ModernBERT",
+    architectures=("ModernBertModel", "ModernBertForMaskedLM"),
+    keys=(
+        *ENCODER_KEYS,
+        Key("attention.sliding_window", count("local_attention")),
+        Key("attention.sliding_window_pattern", count("global_attn_every_n_layers")),
+        NO_SCALING, VOCAB_SIZE,
+        Key("hidden_activation", _activation),
+        Key("attention.layer_norm_epsilon", real("layer_norm_eps", "norm_eps")),
+    ),
+    rules=LEFT_OUT,
+    expected=(
+        Expected("token_embd.weight", lambda c: (-1, c.hidden)),
+        Expected("token_embd_norm.weight", lambda c: (c.hidden,)),
+        Expected("blk.{block}.attn_qkv.weight", lambda c: (3 * c.hidden, c.hidden)),
+        Expected("blk.{block}.ffn_up.weight", lambda c: (2 * c.integer("intermediate_size"), c.hidden)),
+    ),
+    defaults={
+        "norm_eps": 1e-5, "max_position_embeddings": 8192, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0,
+        "local_attention": 128, "global_attn_every_n_layers": 3, "hidden_activation": "gelu",
+    },
+    example="answerdotai/ModernBERT-base",
+)  # fmt: skip
