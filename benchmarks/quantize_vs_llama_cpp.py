@@ -5,7 +5,8 @@
 
 CMD are the peer's programs, built at the commit that the bindings run. Wall time and peak memory are the operating
 system's for the whole process; bytes written are the sizes of all files left behind. The converter's step is timed once
-per round and counted for every type, as a user who wants one type pays it. Prints a Markdown table of medians and the ratio round by round.
+per round and counted for every type, as a user who wants one type pays it. Prints a Markdown table of medians and the
+ratio round by round.
 """
 
 from __future__ import annotations

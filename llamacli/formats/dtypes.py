@@ -83,4 +83,5 @@ def _table(dtype: str) -> FloatArray:
     else:
         top = exponent == 31
         value[top] = np.where(mantissa[top] == 0, sign[top] * np.inf, np.nan)
-    return value.astype(np.float32)
+    table: FloatArray = value.astype(np.float32)
+    return table
