@@ -73,6 +73,11 @@ def choose_types(
     return {name: choice for name, choice in chosen.items() if choice is not None}
 
 
+def undecided(tensors: Sequence[Shape], model: Model, recipe: Recipe, overrides: Overrides = NO_OVERRIDES) -> list[str]:
+    """The tensors whose types are the recipe's to choose, by name."""
+    return [tensor.name for tensor in tensors if _settled(tensor, model, recipe, overrides, F32) is None]
+
+
 def _settled(
     tensor: Shape, model: Model, recipe: Recipe, overrides: Overrides, source_type: TensorType
 ) -> Choice | None:

@@ -17,7 +17,7 @@ from llamacli.formats.gguf_values import Value, boolean, f32, i32, string, u32
 from llamacli.formats.gguf_writer import FileLayout, lay_out_split
 from llamacli.formats.rows import Rows, row_count
 from llamacli.formats.tensor_types import BY_NAME, MXFP4, TensorType
-from llamacli.quantize.choose import Choice, choose_types, require_matrix
+from llamacli.quantize.choose import Choice, choose_types, require_matrix, undecided
 from llamacli.quantize.importance import Importance, ImportanceMatrix
 from llamacli.quantize.model import Model
 from llamacli.quantize.overrides import Overrides
@@ -123,8 +123,7 @@ def make_plan(model: Model, recipe: Recipe, options: PlanOptions) -> Plan:
     Raises UsageError for options that do not fit the model and where the recipe needs an importance matrix.
     """
     names = prune_layers(model.tensors, options.prune)
-    kept = {source: name for source, name in names.items() if name is not None}
-    shapes = [Shape(name, tuple(reversed(model.tensors[source].shape))) for source, name in kept.items()]
+    kept, shapes = _kept(model, names)
     stored = {name: model.stored[source] for source, name in kept.items()}
     measures = Measures.of(model.metadata)
     importance = options.importance.renamed(names).fit(shapes) if options.importance else None
@@ -143,6 +142,19 @@ def _mostly(tensors: Sequence[PlannedTensor], recipe: Recipe) -> dict[str, Value
     """The file's type where the checkpoint's own blocks outweigh what an unquantized recipe leaves: MXFP4_MOE."""
     kept = any(tensor.type is MXFP4 for tensor in tensors) and not recipe.default.quantized
     return {"general.file_type": u32(38)} if kept else {}
+
+
+def _kept(model: Model, names: Mapping[str, str | None]) -> tuple[dict[str, str], list[Shape]]:
+    """The names in the output by those in the source, and the tensors under their names in the output."""
+    kept = {source: name for source, name in names.items() if name is not None}
+    return kept, [Shape(name, tuple(reversed(model.tensors[source].shape))) for source, name in kept.items()]
+
+
+def names_to_choose(model: Model, options: PlanOptions, recipe: Recipe) -> dict[str, str]:
+    """The tensors whose types are the recipe's to choose: names in the output by names in the source."""
+    kept, shapes = _kept(model, prune_layers(model.tensors, options.prune))
+    free = set(undecided(shapes, Measures.of(model.metadata), recipe, options.overrides))
+    return {source: name for source, name in kept.items() if name in free}
 
 
 def _metadata(model: Model, recipe: Recipe, options: PlanOptions, importance: Importance | None) -> dict[str, Value]:
