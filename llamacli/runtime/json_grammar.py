@@ -117,7 +117,8 @@ class _Writer:
                 options = [self.rule_for(merged(rest, part), name) if rest else self.rule_for(part, name)
                            for part in map(self._plain, schema[key])]  # fmt: skip
                 return " | ".join(dict.fromkeys(options))
-        return " | ".join(dict.fromkeys(self._of_type(kind, schema, name) for kind in inferred_types(schema)))
+        kinds = [self._of_type(kind, schema, name) for kind in inferred_types(schema)]
+        return " | ".join(dict.fromkeys(kinds)) or "[b-a]"
 
     def _plain(self, part: Schema) -> Schema:
         """A branch that is only a reference stays one, so that it may be recursive."""

@@ -160,6 +160,7 @@ class Session:
             splitter = Plain() if prefill else splitter_for(self.template.source, _end(prompt))
             if prefill:
                 answer.add(Piece(prefill))
+                self.written.append(prefill)
                 yield Piece(prefill)
             tokens = self.engine.tokens(prompt, add_special=False)
             for piece in self._stream(tokens, sampling, splitter):
