@@ -6,11 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.console import Console
 
 ModelArg = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", help="A name, an alias, a file, or user/repo[:QUANT]."),
+    typer.Argument(
+        metavar="[MODEL]", help="A name, an alias, a file, or user/repo[:QUANT].", autocompletion=complete_model
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.downloading import Downloads
 from llamacli.cli.fitting import parse_mode
@@ -17,7 +18,12 @@ from llamacli.library.transfer import Settings
 
 def download_command(
     context: typer.Context,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="user/repo[:QUANT|:FILE][@REV], or an alias.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL…", help="user/repo[:QUANT|:FILE][@REV], or an alias.", autocompletion=complete_model
+        ),
+    ],
     file: Annotated[
         list[str] | None, typer.Option("--file", metavar="NAME", help="This file (or pattern); repeatable.")
     ] = None,

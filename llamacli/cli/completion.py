@@ -1,0 +1,32 @@
+"""What the shell offers after a command that takes a model: names of models here, aliases, and the catalog."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from llamacli.cli.console import Console
+from llamacli.cli.context import Context
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names that begin with `incomplete`, without regard to case. Reads no network and never fails."""
+    try:
+        return names(_here(), incomplete)
+    except Exception:  # a shell in the middle of a line is no place for a message
+        return []
+
+
+def names(here: Context, incomplete: str) -> list[str]:
+    """The names, those on this computer first."""
+    from llamacli.cli.models import places
+    from llamacli.library.catalog import catalog
+    from llamacli.library.inventory import local_models
+
+    local = [m.name for m in local_models(places(here), everywhere=True, made=here.data_dir / "models")]
+    found = dict.fromkeys([*local, *catalog(here.config_dir)])
+    return [name for name in found if name.lower().startswith(incomplete.lower())]
+
+
+def _here() -> Context:
+    return Context(console=Console(io.StringIO(), io.StringIO(), os.environ))
