@@ -142,7 +142,7 @@ def _reshape_tensor(model: Model, source: random.Random) -> Model:
             shape[source.randrange(len(shape))] = source.choice((1, 2, 32, 63, 128, 262))
         case _:
             shape = shape[:1]
-    shape[0] -= shape[0] % tensor.type.block_size
+    shape[0] = max(shape[0] - shape[0] % tensor.type.block_size, tensor.type.block_size)
     return model.with_tensor(tensor.name, shape=tuple(shape[:4]), data=None)
 
 

@@ -12,7 +12,7 @@ from llamacli.formats.gguf_reader import GGUF, Skipped
 from llamacli.formats.gguf_values import ValueType
 
 TEMPLATE_FEATURES: tuple[tuple[str, str], ...] = (
-    ("system", r"\bsystem\b"),
+    ("system", r"\bsystem\b|[+{~]\s*\w+(?:\.role|\[['\"]role['\"]\])"),  # or any role as it comes
     ("tools", r"\btools\b|\btool_calls?\b"),
     ("thinking", r"enable_thinking|reasoning_content|</?think(?:ing)?>|\bthinking\b|<\|channel\|>"),
     ("vision", r"<\|?image|image_url|['\"]image['\"]|vision_start|<\|?video"),

@@ -9,6 +9,7 @@ import pytest
 from llamacli.formats.gguf_encode import encode_header
 from llamacli.formats.gguf_values import ValueType, array, f32, i32, string, u32
 from llamacli.formats.tensor_types import F32, Q4_K
+from llamacli.library.describe import template_features
 
 TEMPLATE = "{% if tools %}<think>{{ m.role == 'system' }}{{ '<|image_pad|>' }}{% endif %}"
 
@@ -62,6 +63,22 @@ def test_the_summary_tells_what_a_model_is(invoke: Any, model: Path) -> None:
     table = [line.split() for line in done.out.split("\n\n")[1].splitlines()]
     assert table[0] == ["type", "tensors", "weights", "bytes", "share"]
     assert table[1][:4] == ["F32", "1", "256", "1024"] and table[2][:4] == ["Q4_K", "1", "768", "432"]
+
+
+@pytest.mark.parametrize(
+    ("template", "features"),
+    [
+        ("{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% endfor %}", ["system"]),
+        ("{{ m.role }}: {{ m.content }}", ["system"]),
+        ("{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}", []),
+        ("{% if m.role == 'system' %}{{ tool_calls }}", ["system", "tools"]),
+        ("{{ enable_thinking }}", ["thinking"]),
+        ("<|channel|>analysis", ["thinking"]),
+        ("<start_of_image> {% if x == 'image' %}", ["vision"]),
+    ],
+)
+def test_templates_tell_what_they_can_do(template: str, features: list[str]) -> None:
+    assert template_features(template) == features
 
 
 def test_json_says_the_same_to_scripts(invoke: Any, model: Path) -> None:
