@@ -7,7 +7,7 @@ row, or for each block of rows and columns. MXFP4 becomes the blocks that GGUF h
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -176,6 +176,11 @@ class Scaled:
             scales = scales.repeat(self.block[1], axis=1)[:, : self.shape[-1]]
         return values * scales
 
+    def needs(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int]]:
+        """See `formats.extents`: its rows, and all scales."""
+        yield self.base, start, stop
+        yield self.scale, 0, row_count(self.scale.shape) if self.scale.shape else 1
+
 
 def _mxfp4(blocks: StoredTensor, scales: StoredTensor) -> Mxfp4:
     if len(blocks.shape) != 4 or blocks.shape[-1] != 16 or scales.shape != blocks.shape[:-1]:
@@ -210,3 +215,8 @@ class Mxfp4:
         out[:, 0] = self.scales.read_raw(start, stop, arena).reshape(-1)
         out[:, 1:] = codes[:, :16] | codes[:, 16:] << 4
         return out.reshape(stop - start, count * 17)
+
+    def needs(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int]]:
+        """See `formats.extents`."""
+        yield self.base, start * self.base.shape[-2], stop * self.base.shape[-2]
+        yield self.scales, start, stop

@@ -39,7 +39,7 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
     """
     for reason in family.refusals(config):
         raise Unsupported(reason)
-    table = gguf.get_tensor_name_map(_architecture(family), family.blocks(config))
+    table = tensor_name_table(family, config)
     mapped: dict[str, Rows] = {}
     sources: dict[str, str] = {}
     for source, name, rows in _transformed(tensors, family, config):
@@ -58,6 +58,11 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
     mapped.update(family.extra(config))
     _check_expected(mapped, family, config)
     return mapped
+
+
+def tensor_name_table(family: Family, config: Config) -> gguf.TensorNameMap:
+    """The gguf package's names for this architecture and number of blocks."""
+    return gguf.get_tensor_name_map(_architecture(family), family.blocks(config))
 
 
 def _architecture(family: Family) -> Any:

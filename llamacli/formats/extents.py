@@ -47,6 +47,9 @@ def _extents(rows: Any, start: int, stop: int) -> Iterator[Extent]:
         yield from _extents(rows.base, start * columns // below, -(-stop * columns // below))
     elif isinstance(rows, RowRange):
         yield from _extents(rows.base, *_of_range(rows, start, stop))
+    elif hasattr(rows, "needs"):
+        for below, first, last in rows.needs(start, stop):
+            yield from _extents(below, first, last)
     else:
         yield from _everything(rows)
 

@@ -7,7 +7,7 @@ model of any size is carried through in row blocks, and a plan needs no weights 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -277,16 +277,19 @@ class RowRuns:
 
     def read(self, start: int, stop: int, arena: Arena) -> Block:
         """See `Rows`; each run is one read of the base."""
-        pieces = []
+        pieces = [base.read(first, last, arena) for base, first, last in self.needs(start, stop)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def needs(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int]]:
+        """See `formats.extents`."""
         number = bisect_right(self._starts, start) - 1
         while start < stop:
             first, count = self.runs[number]
             low = start - self._starts[number]
             high = min(count, low + stop - start)
-            pieces.append(self.base.read(first + low, first + high, arena))
+            yield self.base, first + low, first + high
             start += high - low
             number += 1
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 @dataclass(frozen=True)
@@ -359,6 +362,11 @@ class Transposed:
             pieces.append(block.T)
             start += last - first
         return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+
+    def needs(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int]]:
+        """See `formats.extents`: all of each matrix."""
+        rows, columns = self.base.shape[-2:]
+        yield self.base, start // columns * rows, -(-stop // columns) * rows
 
 
 def together(rows: Rows) -> int:

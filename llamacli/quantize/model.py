@@ -6,11 +6,13 @@ Made from a checkpoint through its family, or from a GGUF file that is not quant
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llamacli.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
+from llamacli.checkpoint.adapter import Adapter, merged, read_adapter
 from llamacli.checkpoint.checkpoint import Checkpoint
 from llamacli.checkpoint.pooling import read_pooling
 from llamacli.checkpoint.prequantized import plain_rows
@@ -19,7 +21,8 @@ from llamacli.checkpoint.tokenizer import read_vocabulary
 from llamacli.errors import NotFound, Unsupported
 from llamacli.families.config import Config
 from llamacli.families.general import DESCRIBING_FILES, general_metadata
-from llamacli.families.mapping import map_tensors
+from llamacli.families.lora import adapter_metadata, adapter_tensors
+from llamacli.families.mapping import map_tensors, plain_name
 from llamacli.families.registry import family_of
 from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile, Stream
@@ -70,15 +73,17 @@ class Model:
         return total
 
 
-def open_model(path: Path) -> Model:
-    """The model at `path`: a folder with safetensors, or a GGUF file in F32, F16 or BF16.
+def open_model(path: Path, adapters: Sequence[Adapter] = ()) -> Model:
+    """The model at `path`: a folder with safetensors, `adapters` merged into it, or a GGUF file in F32, F16 or BF16.
 
     Raises NotFound, Unsupported or CorruptFile, each with the place.
     """
     if not path.exists():
         raise NotFound(f"no such file or folder: {path}")
-    if path.is_dir():
-        return model_of_checkpoint(Checkpoint.open(Folder(path)))
+    if path.is_dir() and not is_adapter(path):
+        return model_of_checkpoint(Checkpoint.open(Folder(path)), adapters)
+    if adapters:
+        raise Unsupported(f"{path} is no checkpoint", "adapters are merged into a folder with safetensors")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF":
@@ -88,13 +93,39 @@ def open_model(path: Path) -> Model:
     raise Unsupported(f"{path} is neither a checkpoint's folder nor a GGUF file", "give the folder with config.json")
 
 
-def model_of_checkpoint(checkpoint: Checkpoint) -> Model:
-    """Carry a checkpoint through its family."""
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds a LoRA adapter and no model."""
+    return (path / ADAPTER_CONFIG).is_file() and not any(path.glob("model*.safetensors"))
+
+
+def model_of_adapter(source: Source, base: Mapping[str, Any]) -> Model:
+    """A LoRA adapter as a GGUF adapter; `base` is the config.json of the model that it was trained on."""
+    adapter = read_adapter(source)
+    raw = dict(base)
+    family = family_of(Config.of(raw))
+    tensors = adapter_tensors(adapter, family, family.config(raw))
+    return Model(
+        name=source.name,
+        label=source.label,
+        metadata={**adapter_metadata(adapter, family, source.name), "general.quantization_version": u32(2)},
+        tensors=tensors,
+        stored=dict.fromkeys(tensors, F32),
+        shards=dict.fromkeys(tensors, 0),
+        inputs=source.paths(),
+        dtype="F32",
+    )
+
+
+def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()) -> Model:
+    """Carry a checkpoint through its family, with `adapters` merged into it."""
     source = checkpoint.source
     raw = {**checkpoint.config, "sentence_pooling": read_pooling(source)}
     family = family_of(Config.of(raw))
     config = family.config(raw, checkpoint.tensors)
-    tensors = map_tensors(plain_rows(checkpoint.config, checkpoint.tensors), family, config)
+    stored = plain_rows(checkpoint.config, checkpoint.tensors)
+    if adapters:
+        stored = merged(stored, adapters, {name: plain_name(name) for name in stored})
+    tensors = map_tensors(stored, family, config)
     vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
     shapes = {name: rows.shape for name, rows in tensors.items()}
     keys = {_full(key.name, family.name): key.value(config) for key in family.keys}

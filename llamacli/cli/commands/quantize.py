@@ -7,12 +7,15 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 from llamacli.cli.context import Context
+from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options
+from llamacli.cli.reference import Reference
 from llamacli.cli.fitting import parse_mode
 from llamacli.cli.sizes import human_size
 from llamacli.errors import CannotWrite, NotFound, UsageError
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TYPE = "Q4_K_M"
 KernelName = Literal["auto", "fast", "ggml"]
+EXTRA_OPTIONS = (add_quality_options,)
 
 
 def quantize_command(
@@ -80,6 +84,10 @@ def quantize_command(
         "", "--fit", metavar="auto|gpu|ram", help="The best type that fits this machine with room to spare."
     ),
     ctx_size: int = typer.Option(0, "--ctx", min=0, metavar="N", help="Tokens of context for --fit [8192]."),
+    lora: list[str] = typer.Option(
+        [], "--lora", metavar="ADAPTER[:SCALE]", help="Merge a LoRA adapter, in float32; may be repeated."
+    ),
+    base: str = typer.Option("", "--base", metavar="MODEL", help="The base of an adapter that is to become a GGUF."),
     list_families: bool = typer.Option(False, "--list-families", help="Print the model families and stop."),
 ) -> None:
     """Turn a checkpoint into one GGUF file that fits your machine: one pass, no torch, no copy in between.
@@ -89,6 +97,8 @@ def quantize_command(
     llamacli quantize ./my-finetune -q Q4_K_M,Q8_0        both in one reading
     llamacli quantize ./my-finetune -q Q6_K --dry-run     types and exact bytes, nothing written
     llamacli quantize meta-llama/Llama-3.2-1B             from the Hub; its 16-bit weights never touch the disk
+    llamacli quantize ./base --lora ./adapter:0.8         with an adapter merged into it
+    llamacli quantize ./adapter --base ./base             the adapter alone, for run --lora
     """
     here: Context = context.obj
     if list_families:
@@ -96,7 +106,8 @@ def quantize_command(
         return
     if not source:
         raise UsageError("quantize what?", "llamacli quantize FOLDER [-q TYPE]")
-    names = _type_names(types, third)
+    asked = _Asked(source, tuple(lora), base)
+    names = _type_names(types, third) if not asked.is_adapter(here.cwd) else _adapter_type(types, third)
     if keep_split and split_max_size:
         raise UsageError("--keep-split and --split-max-size contradict each other", "give one of them")
     patterns = [*tensor_type, *_entries(here.cwd, tensor_type_file)]
@@ -107,9 +118,9 @@ def quantize_command(
         if types or third:
             raise UsageError("--fit chooses the type, and so does -q", "give one of them")
         mode = parse_mode(fit)
-        model, outputs = _fitted(here, source, target, options, ctx_size, mode, as_llama_cpp=kernel == "ggml")
+        model, outputs = _fitted(here, asked, target, options, ctx_size, mode, as_llama_cpp=kernel == "ggml")
     else:
-        model, outputs = _planned(here, source, target, names, options, as_llama_cpp=kernel == "ggml")
+        model, outputs = _planned(here, asked, target, names, options, as_llama_cpp=kernel == "ggml")
     if dry_run:
         _show_plans(here, model, outputs)
         return
@@ -178,7 +189,7 @@ def _options(
 
 
 def _planned(
-    here: Context, source: str, target: str, names: Sequence[str], options: PlanOptions, *, as_llama_cpp: bool
+    here: Context, asked: _Asked, target: str, names: Sequence[str], options: PlanOptions, *, as_llama_cpp: bool
 ) -> tuple[Model, list[Output]]:
     """The model and one planned output per type. Types are looked up before anything is read."""
     from llamacli.quantize.plan import make_plan
@@ -186,7 +197,7 @@ def _planned(
     from llamacli.quantize.run import Output
 
     recipes = [recipe_named(name) for name in names]
-    model = _open(here, source, as_llama_cpp)
+    model = _open(here, asked, as_llama_cpp)
     outputs = []
     for recipe in recipes:
         file = _target(here.cwd, target, model.name, recipe.name, len(recipes))
@@ -196,13 +207,13 @@ def _planned(
 
 
 def _fitted(
-    here: Context, source: str, target: str, options: PlanOptions, context: int, mode: Mode, *, as_llama_cpp: bool
+    here: Context, asked: _Asked, target: str, options: PlanOptions, context: int, mode: Mode, *, as_llama_cpp: bool
 ) -> tuple[Model, list[Output]]:
     """The model and the best plan for this machine."""
     from llamacli.cli.quantizations import best_plan
     from llamacli.quantize.run import Output
 
-    model = _open(here, source, as_llama_cpp)
+    model = _open(here, asked, as_llama_cpp)
     plan, fit = best_plan(model, options, context, mode)
     outputs = [Output(plan, _target(here.cwd, target, model.name, plan.recipe.name, 1))]
     _announce(here, model, outputs)
@@ -219,26 +230,56 @@ def _announce(here: Context, model: Model, outputs: Sequence[Output]) -> None:
         here.console.warn(warning)
 
 
-def _open(here: Context, source: str, as_llama_cpp: bool = False) -> Model:
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be quantized: a model with adapters merged into it, or an adapter of a base."""
+
+    source: str
+    lora: tuple[str, ...] = ()
+    base: str = ""
+
+    def path(self, cwd: Path) -> Path:
+        """The source, if it is a file or folder here."""
+        return cwd / Path(self.source).expanduser()
+
+    def is_adapter(self, cwd: Path) -> bool:
+        """Whether the source is an adapter's folder."""
+        from llamacli.quantize.model import is_adapter
+
+        return is_adapter(self.path(cwd))
+
+
+def _adapter_type(types: Sequence[str], third: str) -> list[str]:
+    """Adapters are small and stay as exact as they are."""
+    if wrong := [name for name in (*types, third) if name and name.upper() != "F32"]:
+        raise UsageError(f"an adapter is written in F32, not {wrong[0]}", "leave the type out")
+    return ["F32"]
+
+
+def _open(here: Context, asked: _Asked, as_llama_cpp: bool = False) -> Model:
     """The model: of a folder, a snapshot in the Hub cache, a repository on the Hub, or a GGUF file."""
     from llamacli.quantize.model import through_bf16
 
-    model, is_checkpoint = _found(here, source)
+    model, is_checkpoint = _found(here, asked)
     return through_bf16(model) if as_llama_cpp and is_checkpoint else model
 
 
-def _found(here: Context, source: str) -> tuple[Model, bool]:
+def _found(here: Context, asked: _Asked) -> tuple[Model, bool]:
     """The model as it is, and whether it is a checkpoint."""
     from llamacli.checkpoint.checkpoint import Checkpoint
+    from llamacli.cli.adapters import adapter_model, open_adapters
     from llamacli.quantize.model import model_of_checkpoint, open_model
 
-    path = here.cwd / Path(source).expanduser()
+    path = asked.path(here.cwd)
+    if asked.is_adapter(here.cwd):
+        return adapter_model(here, path, asked.base), False
+    adapters = open_adapters(here, asked.lora)
     if not path.exists():
         from llamacli.cli.remote import checkpoint_source
 
-        if (found := checkpoint_source(here, source)) is not None:
-            return model_of_checkpoint(Checkpoint.open(found)), True
-    return open_model(path), path.is_dir()
+        if (found := checkpoint_source(here, asked.source)) is not None:
+            return model_of_checkpoint(Checkpoint.open(found), adapters), True
+    return open_model(path, adapters), path.is_dir()
 
 
 def _target(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
@@ -277,7 +318,7 @@ def quantize_from_hub(here: Context, text: str, *, yes: bool) -> Path:
 
     folder = folder_of(here, text)
     folder.mkdir(parents=True, exist_ok=True)
-    model, outputs = _fitted(here, text, str(folder), PlanOptions(), 0, "auto", as_llama_cpp=False)
+    model, outputs = _fitted(here, _Asked(text), str(folder), PlanOptions(), 0, "auto", as_llama_cpp=False)
     read, plan = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors), outputs[0].plan
     if not yes:
         question = f"{text} has no GGUF; read {human_size(read)} from the Hub and quantize to {plan.recipe.name}, "
