@@ -26,6 +26,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("quantize", "Turn a checkpoint into one GGUF file."),
     ("chat", "Talk to a model."),
     ("run", "One prompt, one answer; for shells and pipes."),
+    ("map", "One prompt for every row of a file or a pipe."),
     ("bench", "Measure speed as llama-bench does, and more."),
     ("list", "The models on this computer."),
     ("show", "What a model file contains."),

@@ -1,0 +1,167 @@
+"""`map`: many rows through one loaded model, each answered as if it were alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import Result
+
+from llamacli.cli.app import invoke as invoke_app
+from llamacli.cli.context import Context
+from llamacli.cli.rows import Row, filled, rows_from
+from llamacli.errors import UsageError
+from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.llama import open_engine
+from llamacli.runtime.messages import Sampling, Span
+from llamacli.runtime.parallel import Job, Parallel
+
+WORDS = ("Tom", "Lily", "a cat", "the dog", "a bird", "two balls", "the park", "happy", "sad", "little", "and")
+
+
+@pytest.fixture
+def mapped(context: Callable[..., Context], converted: Callable[..., Path]) -> Callable[..., Result]:
+    """`mapped("rows", "PROMPT", flags...)` with the small trained model."""
+
+    def run(rows: str, *arguments: object) -> Result:
+        here = replace(context(), stdin=io.StringIO(rows))
+        model = converted("tinystories-chat-2m", "Q8_0")
+        code = invoke_app(["map", "-m", str(model), "-t", "1", "--temp", "0", *map(str, arguments)], here)
+        out, err = here.console.out, here.console.err
+        assert isinstance(out, io.StringIO) and isinstance(err, io.StringIO)
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def prompts(count: int) -> list[str]:
+    numbers = random.Random(8)
+    start = "Once upon a time there was a small town by the sea where everybody was kind. One day "
+    return [start + " ".join(numbers.choice(WORDS) for _ in range(numbers.randrange(1, 12))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("slots", [1, 5])
+def test_rows_are_answered_as_single_prompts_are(slots: int, converted: Callable[..., Path]) -> None:
+    settings = EngineSettings(threads=1, cache_type_k="f32", cache_type_v="f32")
+    with open_engine(converted("tinystories-chat-2m", "F32"), settings) as engine:
+        sampling = Sampling(temp=0, predict=16)
+        rows = [engine.tokens((Span(text, False),)) for text in prompts(40)]
+        alone = []
+        for tokens in rows:
+            engine.forget()
+            alone.append("".join(piece.text for piece in engine.generate(tokens, sampling)))
+        with Parallel(engine, slots, exact=slots == 1) as parallel:
+            outcomes = {o.number: o for o in parallel.run(Job(n, tokens, sampling) for n, tokens in enumerate(rows))}
+        assert [outcomes[n].text for n in range(len(rows))] == alone
+        if slots > 1:
+            assert all(outcomes[n].cached >= 10 for n in range(slots, len(rows))), "the shared beginning is read once"
+
+
+def test_exact_rows_have_the_bits_of_single_runs_on_quantized_files(converted: Callable[..., Path]) -> None:
+    with open_engine(converted("tinystories-chat-2m", "Q4_0"), EngineSettings(threads=1, ubatch=16)) as engine:
+        sampling = Sampling(temp=0.7, seed=5, predict=12)
+        rows = [engine.tokens((Span(text, False),)) for text in prompts(12)]
+        alone = []
+        for tokens in rows:
+            engine.forget()
+            alone.append([piece.token for piece in engine.generate(tokens, sampling) if piece.token is not None])
+        with Parallel(engine, 1, exact=True) as parallel:
+            outcomes = list(parallel.run(Job(n, tokens, sampling) for n, tokens in enumerate(rows)))
+        assert [list(outcome.tokens) for outcome in outcomes] == alone
+        assert any(outcome.cached >= 16 for outcome in outcomes)
+
+
+def test_answers_longer_than_the_first_context_are_not_cut(converted: Callable[..., Path]) -> None:
+    settings = EngineSettings(threads=1, ctx_size=2048)
+    with open_engine(converted("stories260K-hf", "F32"), settings) as engine:
+        tokens = engine.tokens((Span("Once", False),))
+        sampling = Sampling(temp=0, predict=-1, ignore_eos=True)
+        with Parallel(engine, 2) as parallel:
+            (outcome,) = parallel.run([Job(1, tokens, sampling)])
+        assert len(outcome.tokens) > 1500
+        assert outcome.finish == "length"
+
+
+def test_a_prompt_that_is_too_long_fails_alone(converted: Callable[..., Path]) -> None:
+    with open_engine(converted("stories260K-hf", "F32"), EngineSettings(threads=1)) as engine:
+        short, long = engine.tokens((Span("Once", False),)), [300] * 600
+        sampling = Sampling(temp=0, predict=4)
+        with Parallel(engine, 2) as parallel:
+            outcomes = {o.number: o for o in parallel.run([Job(1, short, sampling), Job(2, long, sampling)])}
+        assert outcomes[1].error is None and outcomes[1].text
+        assert outcomes[2].error is not None and outcomes[2].error.exit_code == 5
+
+
+def test_answers_stand_in_the_order_of_the_rows(mapped: Callable[..., Result]) -> None:
+    done = mapped("a cat\n\nthe dog\na ball", "Tell me about {line}", "-n", "9", "--out", "jsonl", "-np", "2")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 0
+    assert [row["row"] for row in rows] == [1, 2, 3]
+    assert "limit of 9 tokens" in done.err
+
+
+def test_one_line_of_text_for_every_row(mapped: Callable[..., Result]) -> None:
+    done = mapped("a cat\nthe dog\n", "Tell me about", "-n", "40")
+    assert len(done.out.splitlines()) == 2
+
+
+def test_faulty_rows_are_told_and_make_exit_code_10(mapped: Callable[..., Result]) -> None:
+    flags = ("say {name}", "--in", "jsonl", "--out", "jsonl", "-n", "4")
+    rows = '{"name": "Tom"}\n{broken\n{"other": 1}\n'
+    done = mapped(rows, *flags)
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 10
+    assert ["error" in answer for answer in answers] == [False, True, True]
+    assert mapped(rows, *flags, "--keep-going").code == 0
+
+
+def test_choices_are_exact_and_a_filter_prints_rows(mapped: Callable[..., Result]) -> None:
+    rows = "a cat\nthe dog\n"
+    done = mapped(rows, "an animal? {line}", "--choices", "yes,no", "--out", "jsonl")
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    assert all(answer["text"] in ("yes", "no") and 0.5 <= answer["probability"] <= 1 for answer in answers)
+    said = answers[0]["text"]
+    assert mapped(rows, "an animal? {line}", "--filter", "--choices", "yes,no", "--true", said).out.startswith(
+        "a cat\n"
+    )
+    other = "no" if said == "yes" else "yes"
+    none = mapped("a cat\n", "an animal? {line}", "--filter", "--choices", "yes,no", "--true", other)
+    assert (none.code, none.out) == (1, "")
+
+
+def test_an_interrupted_file_is_gone_on_with(mapped: Callable[..., Result], tmp_path: Path) -> None:
+    rows, flags = "a cat\nthe dog\na ball\n", ("about {line}", "-n", "6", "--resume")
+    whole, half = tmp_path / "whole.jsonl", tmp_path / "half.jsonl"
+    assert mapped(rows, *flags, whole).code == 0
+    half.write_bytes(whole.read_bytes()[: len(whole.read_bytes()) // 2])
+    assert mapped(rows, *flags, half).code == 0
+    assert half.read_bytes() == whole.read_bytes()
+    half.write_text("something else\n")
+    assert mapped(rows, *flags, half).code == 2
+
+
+def test_rows_of_all_kinds() -> None:
+    def read(text: str, kind: str, key: str = "") -> list[Row]:
+        return list(rows_from(io.StringIO(text, newline=""), kind, key))
+
+    assert [row.text for row in read("a\r\n\nb", "lines", "")] == ["a", "b"]
+    assert [row.text for row in read("a\nb\0c\0", "nul")] == ["a\nb", "c"]
+    assert read('{"t": "x", "n": 1}\n', "jsonl", "t")[0].text == "x"
+    assert read('"plain"\n', "jsonl")[0].text == "plain"
+    (row,) = read('name,text\r\nTom,"a, ""b"""\r\n', "csv", "text")
+    assert (row.text, row.raw) == ('a, "b"', 'Tom,"a, ""b"""')
+    assert read("a,b\n1,2,3\n", "csv")[0].fault
+
+
+def test_only_names_of_fields_are_replaced() -> None:
+    row = Row(1, "raw", "text", {"name": "Tom", "n": 3})
+    assert filled('{"json": {name}} {n}', row) == '{"json": Tom} 3'
+    assert filled("about {line}", row) == "about text"
+    assert filled("about {foo}", Row(1, "raw", "text")) == "about {foo}\n\ntext"
+    with pytest.raises(UsageError):
+        filled("about {foo}", row)
