@@ -7,8 +7,9 @@ snapshot in a cache and a repository on the Hub are described like a folder of t
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import gguf
@@ -45,6 +46,20 @@ def general_metadata(
     writer.add_type(gguf.GGUFType.MODEL)
     card.set_gguf_meta_model(writer)
     return {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+
+
+def name_for_engine(name: str, family: str, tokens: Container[str | bytes]) -> str:
+    """The model's name, spelled so that the engine treats Phi-3's added tokens as the tokenizer does.
+
+    It knows by `phi-3` or `phi3` in the name alone that they swallow the white space after them, and it fails to load a
+    file with such a name and without these tokens.
+    """
+    if family == "phi3" and all(token in tokens for token in _PHI3_TOKENS):
+        return re.sub(r"phi[ _]?3", "Phi-3", name, flags=re.IGNORECASE)
+    return re.sub(r"phi-?3", "Phi 3", name, flags=re.IGNORECASE)
+
+
+_PHI3_TOKENS = ("<unk>", "<s>", "</s>", "<|endoftext|>")
 
 
 def _value(entry: gguf.gguf_writer.GGUFValue) -> Value:

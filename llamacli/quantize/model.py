@@ -20,17 +20,17 @@ from llamacli.checkpoint.source import Folder, Source
 from llamacli.checkpoint.tokenizer import read_vocabulary
 from llamacli.errors import NotFound, Unsupported
 from llamacli.families.config import Config
-from llamacli.families.general import DESCRIBING_FILES, general_metadata
-from llamacli.families.lora import adapter_metadata, adapter_tensors
+from llamacli.families.general import DESCRIBING_FILES, general_metadata, name_for_engine
 from llamacli.families.mapping import map_tensors, plain_name
 from llamacli.families.registry import family_of
 from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile, Stream
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
-from llamacli.formats.gguf_values import Value, u32
+from llamacli.formats.gguf_values import Value, string, u32
 from llamacli.formats.rows import Arena, RoundedToBF16, Rows
 from llamacli.formats.safetensors import StoredTensor
 from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
+from llamacli.quantize.lora import adapter_metadata, adapter_tensors
 
 ALWAYS_F32 = re.compile(
     r".*(_norm\.weight|\.ffn_gate_inp(_shexp)?\.weight|\.ssm_conv1d(_[qkv])?\.weight|\.shortconv\.conv\.weight"
@@ -129,8 +129,11 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
     shapes = {name: rows.shape for name, rows in tensors.items()}
     keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
+    general = general_metadata(source.name, _describing(source), family.name, shapes)
+    title = name_for_engine(str(general["general.name"].value), family.name, vocabulary.tokens)
     metadata = {
-        **general_metadata(source.name, _describing(source), family.name, shapes),
+        **general,
+        "general.name": string(title),
         **{name: value for name, value in keys.items() if value is not None},
         "general.quantization_version": u32(2),
         **vocabulary.metadata(),
