@@ -27,6 +27,8 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("chat", "Talk to a model."),
     ("run", "One prompt, one answer; for shells and pipes."),
     ("map", "One prompt for every row of a file or a pipe."),
+    ("embed", "Vectors of texts, from an embedding model."),
+    ("tokens", "How many tokens a text has, and which."),
     ("bench", "Measure speed as llama-bench does, and more."),
     ("list", "The models on this computer."),
     ("show", "What a model file contains."),

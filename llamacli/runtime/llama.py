@@ -65,7 +65,7 @@ class LlamaEngine:
         self._adapters: list[Any] = []
         threads = settings.threads or cpu.threads
         self.threads = (threads, settings.threads_batch or threads)
-        self._model = _load(self._lib, gguf, settings, progress)
+        self._model = load_weights(self._lib, gguf, settings, progress)
         try:
             self._refuse_unsuited()
             self.vocab = Vocab(self._lib, self._model, known_text(gguf), TextMends.from_gguf(gguf))
@@ -96,7 +96,7 @@ class LlamaEngine:
         pairs = []
         for name, scale in self.settings.loras:
             check_adapter(Path(name))
-            adapter = self._lib.llama_adapter_lora_init(self._model, _file_name(Path(name)))
+            adapter = self._lib.llama_adapter_lora_init(self._model, file_name(Path(name)))
             if not adapter:
                 raise EngineError(f"the LoRA adapter {name} does not fit this model", bindings.failure_hint())
             pairs.append((adapter, scale))
@@ -318,8 +318,8 @@ def check_adapter(path: Path) -> None:
         raise CorruptFile(f"{path} is no LoRA adapter", "an adapter in GGUF says general.type = adapter")
 
 
-def _load(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoading | None) -> Any:
-    """The model's C pointer."""
+def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoading | None) -> Any:
+    """The C pointer of the loaded model. Raises what `open_engine` does."""
     watch = _Watch(progress)
     parameters = library.llama_model_default_params()
     parameters.n_gpu_layers = -1 if settings.gpu_layers is None else settings.gpu_layers
@@ -332,7 +332,7 @@ def _load(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoadin
         parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
     callback = library.llama_progress_callback(watch)
     parameters.progress_callback = callback
-    model = library.llama_model_load_from_file(_file_name(gguf.path), parameters)
+    model = library.llama_model_load_from_file(file_name(gguf.path), parameters)
     if watch.fault is not None:
         if model:
             library.llama_model_free(model)
@@ -370,7 +370,8 @@ class _Watch:
         return self.fault is None
 
 
-def _file_name(path: Path) -> bytes:
+def file_name(path: Path) -> bytes:
+    """A path as the engine takes it."""
     return str(path).encode() if os.name == "nt" else os.fsencode(path)
 
 
