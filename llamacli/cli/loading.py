@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def load_model(
     console = context.console
     if console.quiet or not console.err_is_terminal:
         return open_engine(path, settings, progress=watch)
-    shown = -1
+    shown, columns = -1, shutil.get_terminal_size().columns
 
     def progress(fraction: float) -> None:
         nonlocal shown
@@ -35,7 +36,8 @@ def load_model(
         percent = int(100 * fraction)
         if percent > shown:
             shown = percent
-            console.err.write(f"\r\x1b[2Kloading {path.stem[:40]} {percent} %")
+            line = f"loading {path.stem[:40]} {percent} %"
+            console.err.write(f"\r\x1b[2K{line[: columns - 1]}")
             console.err.flush()
 
     try:
