@@ -110,6 +110,18 @@ class ThoughtOutput:
         self._console.err.flush()
 
 
+def likelihood_object(vocab: Any, piece: Piece) -> dict[str, Any]:
+    """How likely a token was, in the words of OpenAI's format; ids besides, because texts may be alike."""
+
+    def one(token: int, log: float) -> dict[str, Any]:
+        raw = vocab.piece(token, special=True)
+        return {"token": raw.decode("utf-8", "replace"), "id": token, "logprob": round(log, 6), "bytes": list(raw)}
+
+    found = piece.likelihood
+    assert found is not None and piece.token is not None
+    return {**one(piece.token, found.log_probability), "top_logprobs": [one(*pair) for pair in found.best]}
+
+
 def statistics(usage: Any, load_seconds: float, first: float) -> str:
     """One line about an answer, for --stats."""
     parts = [f"prompt {usage.prompt} tokens" + (f" ({usage.cached} cached)" if usage.cached else "")]

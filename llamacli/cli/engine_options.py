@@ -34,16 +34,17 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
 
 def add_engine_options(command: Any) -> None:
     """Give `command` the flags of loading and sampling; they do not reach its function."""
-    _add(command, _loading)
-    _add(command, _sampling)
+    add_options(command, _loading)
+    add_options(command, _sampling)
 
 
 def add_loading_options(command: Any) -> None:
     """Give `command` the flags of loading only; they do not reach its function."""
-    _add(command, _loading)
+    add_options(command, _loading)
 
 
-def _add(command: Any, function: Any) -> None:
+def add_options(command: Any, function: Any) -> None:
+    """Give `command` those of `function`'s flags whose names are free."""
     taken = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
     shared = typer.Typer(add_completion=False, rich_markup_mode=None)
     shared.command("shared")(function)
@@ -265,6 +266,9 @@ def _sampling(
     ),
     seed: int | None = _option("seed", "-s", "--seed", metavar="N", text="The same answer again; -1: a fresh one."),
     stop: list[str] | None = _option("stop", "--stop", metavar="TEXT", text="End the answer before TEXT."),
+    logprobs: int | None = _option(
+        "logprobs", "--logprobs", metavar="N", text="With --json: how likely each token was, and the N best.", min=0
+    ),
     ignore_eos: bool | None = _option("ignore_eos", "--ignore-eos", text="Go on past the end of the answer."),
 ) -> None:
     """How the next token is chosen."""

@@ -7,6 +7,7 @@ the text of a token is looked up once.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import time
@@ -214,7 +215,8 @@ class LlamaEngine:
             compute.check_logits(self.vocab.size)
             sampler.see(tokens)
             writer = Writer(self.vocab, sampling.stop, visible)
-            for piece in self._pieces(compute, sampler, sampling.predict, writer):
+            pieces = self._pieces(compute, sampler, sampling.predict, writer)
+            for piece in pieces if sampling.logprobs is None else self._likely(compute, pieces, sampling.logprobs):
                 produced += 1
                 yield piece
             tail, finish = writer.finish(), writer.ended
@@ -226,6 +228,16 @@ class LlamaEngine:
             completion_seconds=time.perf_counter() - read if produced else 0.0,
         )
         yield Piece(text=tail, finish=finish, usage=usage)
+
+    def _likely(self, compute: Evaluator, pieces: Iterator[Piece], best: int) -> Iterator[Piece]:
+        """The pieces with the likelihood of their tokens, read before the next token is evaluated."""
+        from llamacli.runtime.probabilities import Likelihoods
+
+        likelihoods = Likelihoods(self._lib, self.vocab.size, best)
+        for piece in pieces:
+            assert piece.token is not None
+            likelihood = likelihoods.of(compute.context, piece.token)
+            yield replace(piece, probability=math.exp(likelihood.log_probability), likelihood=likelihood)
 
     def _pieces(self, compute: Evaluator, sampler: Sampler, predict: int, writer: Writer) -> Iterator[Piece]:
         """The loop that speed depends on: sample, show, evaluate."""

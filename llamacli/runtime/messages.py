@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from llamacli.runtime.probabilities import TokenLikelihood
 
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "length", "cancel", "grammar"]
@@ -47,7 +50,8 @@ Prompt = tuple[Span, ...]
 class Sampling:
     """How the next token is chosen; field names and meanings are llama.cpp's.
 
-    `top_k` 0 means no limit; `seed` None means a fresh one for each answer; `predict` -1 means up to the context.
+    `logprobs` asks for the likelihood of every chosen token and of so many others beside it; None: of none. `top_k` 0
+    means no limit; `seed` None means a fresh one for each answer; `predict` -1 means up to the context.
     """
 
     temp: float = 0.8
@@ -75,6 +79,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     grammar: str = ""
     ignore_eos: bool = False
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Piece:
     kind: Literal["answer", "reasoning"] = "answer"
     token: int | None = None
     probability: float | None = None
+    likelihood: TokenLikelihood | None = None
     finish: Finish | None = None
     usage: Usage | None = None
 

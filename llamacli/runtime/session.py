@@ -254,8 +254,13 @@ class Answer:
 
 
 def _split(piece: Piece, splitter: Splitter) -> Iterator[Piece]:
-    for kind, text in splitter.feed(piece.text):
-        yield Piece(text, kind, piece.token, piece.probability)
+    parts = list(splitter.feed(piece.text))
+    if not parts and piece.likelihood is not None:  # a token counts, whether it has text yet or not
+        parts = [("reasoning" if splitter.thinking else "answer", "")]
+    likelihood = piece.likelihood
+    for kind, text in parts:
+        yield Piece(text, kind, piece.token, piece.probability, likelihood)
+        likelihood = None
 
 
 def _split_end(piece: Piece, splitter: Splitter) -> Iterator[Piece]:

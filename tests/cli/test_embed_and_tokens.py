@@ -17,6 +17,11 @@ from support import SHARED, Result
 from llamacli.cli.app import invoke as invoke_app
 from llamacli.cli.context import Context
 from llamacli.errors import ContextOverflow
+from llamacli.quantize.kernels import kernel_named
+from llamacli.quantize.model import open_model
+from llamacli.quantize.plan import PlanOptions, make_plan
+from llamacli.quantize.recipes import recipe_named
+from llamacli.quantize.run import Output, quantize
 from llamacli.runtime.embedder import open_embedder
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import open_engine
@@ -39,11 +44,14 @@ def piped(context: Callable[..., Context]) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def bert(invoke: Callable[..., Result], tmp_path: Path) -> Path:
+def bert(tmp_path: Path) -> Path:
     if not BERT.is_dir():
         pytest.skip("the BERT checkpoint is not here")
     path = tmp_path / "bert.gguf"
-    assert invoke("quantize", BERT, path, "-q", "F32").code == 0
+    model = open_model(BERT)
+    quantize(
+        model, [Output(make_plan(model, recipe_named("F32"), PlanOptions()), path)], kernel_named("ggml"), threads=1
+    )
     return path
 
 

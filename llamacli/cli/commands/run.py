@@ -207,6 +207,7 @@ class Run:
         self.calls: tuple[dict[str, Any], ...] = ()
         self.text: list[str] = []
         self.reasoning: list[str] = []
+        self.logprobs: list[dict[str, Any]] = []
         self.finish: Finish = "cancel"
         self.usage: Usage | None = None
         self.thinking = False
@@ -250,6 +251,8 @@ class Run:
             self._deliver()
 
     def _show(self, out: AnswerOutput, thoughts: ThoughtOutput, events: EventOutput | None) -> None:
+        from llamacli.cli.answer_output import likelihood_object
+
         start = time.monotonic()
         # A script that asks for an object needs the text collected, a pipe needs it at once.
         try:
@@ -261,6 +264,8 @@ class Run:
                     self.first = time.monotonic() - start
                 if events is not None:
                     events.write(piece)
+                if piece.likelihood is not None:
+                    self.logprobs.append(likelihood_object(self.engine.vocab, piece))
                 if piece.kind == "reasoning":
                     self.reasoning.append(piece.text)
                     thoughts.write(piece, time.monotonic() - start)
@@ -435,6 +440,7 @@ class Run:
             "usage": {"prompt": usage.prompt, "cached": usage.cached, "completion": usage.completion},
             "timing": timing,
             "seed": self.engine.seed,
+            **({"logprobs": self.logprobs} if self.sampling.logprobs is not None else {}),
             "params": _parameters(self.sampling),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llamacli.cli.screen.sanitize import sanitize
@@ -43,9 +44,13 @@ def _ctx(talk: Talk, argument: str) -> None:
 
 
 def _heat(talk: Talk, argument: str) -> None:
-    tokens = talk.last.tokens if talk.last else []
+    if talk.last is None:
+        raise UsageError("there is no answer yet")
+    tokens = talk.last.tokens
     if not tokens:
-        raise UsageError("the last answer has no probabilities", "they are known of answers made in this session")
+        talk.sampling = replace(talk.sampling, logprobs=talk.sampling.logprobs or 0)
+        talk.say("the last answer has no probabilities; from now on they are counted: /regen, then /heat")
+        return
     if talk.look.styled:
         colored = "".join(_colored(sanitize(text), probability) for text, probability in tokens)
         talk.write(colored + "\n")

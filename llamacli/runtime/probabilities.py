@@ -1,0 +1,41 @@
+"""How likely the chosen tokens were, from the logits; only for those who ask, because it costs a pass over them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TokenLikelihood:
+    """Natural logarithms: of the chosen token's probability, and of the likeliest tokens' (id, logarithm), best first.
+
+    They are the model's own, before temperature and every other sampler.
+    """
+
+    log_probability: float
+    best: tuple[tuple[int, float], ...] = ()
+
+
+class Likelihoods:
+    """Looks tokens up in the logits of the last evaluation; `best` alternatives are listed for each."""
+
+    def __init__(self, library: Any, vocabulary_size: int, best: int) -> None:
+        import numpy  # it takes a tenth of a second to import, and few ask
+
+        self._numpy, self._lib = numpy, library
+        self._size, self._best = vocabulary_size, min(best, vocabulary_size)
+
+    def of(self, context: Any, token: int) -> TokenLikelihood:
+        """How likely `token` was, given the logits that stand in `context` (float32, one for each token)."""
+        np = self._numpy
+        logits = np.ctypeslib.as_array(self._lib.llama_get_logits_ith(context, -1), (self._size,))
+        highest = float(logits.max())
+        total = highest + math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
+        best: tuple[tuple[int, float], ...] = ()
+        if self._best:
+            top = np.argpartition(logits, -self._best)[-self._best :]
+            order = top[np.argsort(-logits[top], kind="stable")]
+            best = tuple((int(index), float(logits[index]) - total) for index in order)
+        return TokenLikelihood(float(logits[token]) - total, best)
