@@ -34,6 +34,8 @@ from local_hub import HubFile, LocalHub, local_hub  # noqa: E402
 MB = 1_000_000
 SPARE = 64 * MB
 CONNECTIONS = 8
+TEXTS = 10 * MB
+"""About what a tokenizer has."""
 
 
 @dataclass
@@ -157,8 +159,8 @@ def kills(scene: Scene) -> bool:
         goal = scene.hub.sent + chance.randrange(
             scene.read // (2 * scene.options.kills), scene.read // scene.options.kills
         )
-        while scene.hub.sent < goal + 10 * MB and process.poll() is None:
-            time.sleep(0.002)
+        while scene.hub.sent < goal + TEXTS and process.poll() is None:
+            time.sleep(0.02)
         time.sleep(chance.random() * 0.3)
         finished = finished or process.poll() == 0
         process.kill()

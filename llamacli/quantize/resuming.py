@@ -28,7 +28,7 @@ from llamacli.formats.file_access import Stream
 from llamacli.quantize.plan import Plan
 
 VERSION = 1
-SAVE_EVERY = 2.0
+SAVE_EVERY = 0.25
 """Seconds."""
 
 

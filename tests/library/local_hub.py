@@ -30,16 +30,23 @@ class HubFile:
 
     content: bytes
     lfs: bool = True
+    hashed: tuple[bytes, str] = (b"", "")
+    """The content that was hashed last, and its digest: large files are asked for often."""
 
     @property
     def digest(self) -> str:
+        if self.hashed[0] is not self.content or not self.hashed[1]:
+            self.hashed = (self.content, self._digest())
+        return self.hashed[1]
+
+    def _digest(self) -> str:
         if self.lfs:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
     @property
     def listing(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {"size": len(self.content), "blobId": hashlib.sha1(self.content).hexdigest()}
+        entry: dict[str, Any] = {"size": len(self.content), "blobId": self.digest[:40]}
         if self.lfs:
             return {**entry, "lfs": {"sha256": self.digest, "size": len(self.content), "pointerSize": 134}}
         return {**entry, "blobId": self.digest}
