@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from llamacli.cli.configuration import configured
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 _KEY = "llamacli.engine_options"
 _ALL_LAYERS = 1_000_000
 """More layers than any model has: llama.cpp's way to say all of them."""
-
-ENVIRONMENT: tuple[tuple[str, str], ...] = (
-    ("ctx_size", "LLAMA_ARG_CTX_SIZE"),
-    ("gpu_layers", "LLAMA_ARG_N_GPU_LAYERS"),
-    ("threads", "LLAMA_ARG_THREADS"),
-)
-"""Variables that llama.cpp reads with the same meaning; a flag wins over them."""
 
 
 def add_engine_options(command: Any) -> None:
@@ -64,7 +58,7 @@ def engine_settings(context: typer.Context, env: Mapping[str, str]) -> EngineSet
     """How the model is to be loaded. Raises UsageError for a value that makes no sense."""
     from llamacli.runtime.engine import EngineSettings
 
-    values = {name: env[variable] for name, variable in ENVIRONMENT if env.get(variable)}
+    values = _configured(context)
     values.update(given(context))
     out: dict[str, Any] = {}
     for name in (field.name for field in fields(EngineSettings)):
@@ -75,10 +69,15 @@ def engine_settings(context: typer.Context, env: Mapping[str, str]) -> EngineSet
 
 def sampling(context: typer.Context, default: Sampling) -> Sampling:
     """`default` (the model's own settings) with the flags that were given."""
-    values = given(context)
+    values = {**_configured(context), **given(context)}
     names = {field.name for field in fields(default)}
     changes = {name: _SAMPLING.get(name, _same)(value) for name, value in values.items() if name in names}
     return replace(default, **changes)
+
+
+def _configured(context: typer.Context) -> dict[str, Any]:
+    """What variables and files of settings say."""
+    return {name: setting.value for name, setting in configured(context.obj).items()}
 
 
 def _same(value: Any) -> Any:
@@ -164,6 +163,12 @@ def _option(name: str, *flags: str, text: str, metavar: str | None = None, **mor
     return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=_keep(name), **more)
 
 
+def _pull(context: typer.Context, value: bool | None) -> bool | None:
+    if value:
+        context.obj.console.pull = True
+    return value
+
+
 def _choice(name: str, allowed: tuple[str, ...]) -> Any:
     def callback(context: typer.Context, value: str | None) -> str | None:
         if value is not None and value not in allowed:
@@ -214,6 +219,9 @@ def _loading(
         "devices", "-dev", "--device", metavar="NAME", text="Devices to use (repeat for several)."
     ),
     mmap: bool | None = _option("mmap", "--mmap/--no-mmap", text="Map the file instead of reading it."),
+    pull: bool | None = typer.Option(
+        None, "--pull", help="Download the model if it is not here.", expose_value=False, callback=_pull
+    ),
     loras: list[str] | None = _option("loras", "--lora", metavar="FILE[:SCALE]", text="A LoRA adapter in GGUF."),
 ) -> None:
     """How the model is loaded."""

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
+from llamacli.cli.quantize_options import QualityOptions
+from llamacli.cli.reference import Reference
+from llamacli.cli.texts import read_text
 
 if TYPE_CHECKING:
     from llamacli.evaluate.activations import Activations
     from llamacli.evaluate.windows import CutText
     from llamacli.quantize.importance import ImportanceMatrix
+    from llamacli.quantize.plan import PlanOptions
     from llamacli.runtime.engine import EngineSettings
     from llamacli.runtime.llama import LlamaEngine
 
@@ -61,6 +65,20 @@ def gather_matrix(
                 kept.write(begun)
                 raise
     return _matrix(begun, (options.dataset,), options.ctx_size)
+
+
+def calibrated(
+    here: Context, reference: Reference, options: PlanOptions, quality: QualityOptions, threads: int
+) -> PlanOptions:
+    """`options` with the importance matrix that `--calibrate` asks for, if it does."""
+    from llamacli.runtime.engine import EngineSettings
+
+    if not quality.calibrate:
+        return options
+    text = read_text(here, quality.calibrate, "calibration")
+    settings = EngineSettings(threads=threads or None)
+    matrix = gather_matrix(here, reference.path, settings, text, GatherOptions(quality.calibrate))
+    return replace(options, importance=matrix)
 
 
 def _matrix(found: Activations, datasets: tuple[str, ...], window: int) -> ImportanceMatrix:

@@ -140,7 +140,7 @@ def restored(
 ) -> FloatArray:
     """What is left of rows after they were stored in `kind`: float32 of the same shape."""
     if not kind.quantized:
-        return _rounded(block, kind)
+        return widen(stored(widen(block), kind))
     quantized = np.empty(block.shape[0] * kind.row_bytes(block.shape[1]), np.uint8)
     kernel.quantize(kind, block, quantized, importance)
     out: FloatArray = np.empty(block.shape, np.float32)
@@ -148,13 +148,31 @@ def restored(
     return out
 
 
-def _rounded(block: Block, kind: TensorType) -> FloatArray:
-    wide = widen(block)
+def stored(values: FloatArray, kind: TensorType) -> Block:
+    """float32 values in F32, F16 or BF16, the nearest that there is."""
     if kind.name == "F16":
-        half: FloatArray = wide.astype(np.float16).astype(np.float32)
-        return half
+        return values.astype(np.float16)
     if kind.name == "BF16":
-        bits = wide.view(np.uint32)
-        nearest: FloatArray = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000).view(np.float32)
-        return nearest
-    return wide
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Rows of a tensor from its row `start` on, as `stored` gives them."""
+
+    start: int
+    values: Block
+
+
+def restored_tensor(
+    name: str, rows: Rows, kind: TensorType, as_type: TensorType, kernel: Kernel, importance: Importance | None
+) -> Iterator[Stretch]:
+    """A whole tensor as it comes back from `kind`, in stretches, stored as `as_type` (F32, F16 or BF16)."""
+    arena = Arena()
+    for piece in _pieces(name, rows, 1 << 62):
+        arena.reset()
+        weights = importance.weights_for(name, piece.expert) if importance else None
+        block = np.ascontiguousarray(rows.read(piece.start, piece.stop, arena))
+        yield Stretch(piece.start, stored(restored(block, kind, kernel, weights), as_type))

@@ -166,6 +166,47 @@ def plan_for_size(
         budget -= plan.size_bytes - size_bytes  # other types may split the output into more files
 
 
+def plan_for_damage(
+    model: Model,
+    options: PlanOptions,
+    most: float,
+    errors: Errors,
+    sensitivity: Mapping[str, float],
+    *,
+    name: str,
+) -> Targeted:
+    """The smallest plan that is expected to diverge by at most `most` nats from the source.
+
+    Raises UsageError where even the largest candidates do more damage.
+    """
+    low, high = 0, 1 << 62
+    best = plan_for_size(model, options, high, errors, sensitivity, name=name)
+    if best.damage > most:
+        raise UsageError(
+            f"no file of these types is expected to diverge by less than {best.damage:.2g} nats",
+            "ask for less, or choose Q8_0 or a type with 16 bits",
+        )
+    high = best.plan.size_bytes
+    while high - low > max(high >> 10, DEFAULT_ALIGNMENT):  # to a tenth of a per cent
+        middle = (low + high) // 2
+        try:
+            found = plan_for_size(model, options, middle, errors, sensitivity, name=name)
+        except UsageError:
+            low = middle
+            continue
+        if found.damage <= most:
+            best, high = found, min(middle, found.plan.size_bytes)
+        else:
+            low = middle
+    return best
+
+
+def probe_type(kinds: Sequence[TensorType], bits: float) -> TensorType:
+    """The quantized type among `kinds` that is nearest to `bits` bits: what the model is tried with."""
+    quantized = [kind for kind in kinds if kind.quantized] or list(kinds)
+    return min(quantized, key=lambda kind: abs(8 * kind.block_bytes / kind.block_size - bits))
+
+
 def _planned(model: Model, options: PlanOptions, types: Mapping[str, TensorType], name: str) -> Plan:
     weights: Counter[TensorType] = Counter()
     for tensor, kind in types.items():

@@ -10,7 +10,7 @@ import typer
 
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_loading_options, engine_settings
-from llamacli.cli.runnable import runnable
+from llamacli.cli.reference import runnable
 from llamacli.cli.texts import BUILTIN, read_text
 from llamacli.errors import UsageError
 

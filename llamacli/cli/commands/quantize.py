@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import typer
 
 from llamacli.cli.context import Context
+from llamacli.cli.fitting import parse_mode
 from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options
 from llamacli.cli.reference import Reference
-from llamacli.cli.fitting import parse_mode
 from llamacli.cli.sizes import human_size
 from llamacli.errors import CannotWrite, NotFound, UsageError
 
 if TYPE_CHECKING:
     from llamacli.cli.fitting import Mode
     from llamacli.quantize.importance import ImportanceMatrix
+    from llamacli.quantize.kernels import Kernel
     from llamacli.quantize.model import Model
     from llamacli.quantize.overrides import Overrides
     from llamacli.quantize.plan import Plan, PlanOptions
@@ -107,6 +108,9 @@ def quantize_command(
     if not source:
         raise UsageError("quantize what?", "llamacli quantize FOLDER [-q TYPE]")
     asked = _Asked(source, tuple(lora), base)
+    quality = quality_options(context)
+    if quality.targets and (types or third or fit):
+        raise UsageError("a promise takes the place of a type", "leave the type and --fit out, or the promise")
     names = _type_names(types, third) if not asked.is_adapter(here.cwd) else _adapter_type(types, third)
     if keep_split and split_max_size:
         raise UsageError("--keep-split and --split-max-size contradict each other", "give one of them")
@@ -114,6 +118,11 @@ def quantize_command(
     overrides = _overrides(patterns, output_tensor_type, token_embedding_type, leave_output_tensor, pure)
     matrix = _matrix(here.cwd, imatrix, include_weights, exclude_weights)
     options = _options(overrides, override_kv, prune, keep_split, split_max_size, matrix)
+    if quality.needs_engine:
+        if imatrix and quality.calibrate:
+            raise UsageError("--imatrix and --calibrate are two matrices", "give one of them")
+        _with_engine(here, asked, target, names, options, quality, kernel, threads, dry_run=dry_run, force=force)
+        return
     if fit:
         if types or third:
             raise UsageError("--fit chooses the type, and so does -q", "give one of them")
@@ -224,6 +233,53 @@ def _fitted(
     return model, outputs
 
 
+def _with_engine(
+    here: Context,
+    asked: _Asked,
+    target: str,
+    names: Sequence[str],
+    options: PlanOptions,
+    quality: QualityOptions,
+    kernel: str,
+    threads: int,
+    *,
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Quantize with the help of the model itself at work: calibrated, to a promise, or checked afterwards."""
+    from llamacli.cli.importance import calibrated
+    from llamacli.cli.quality_receipt import Receipts
+    from llamacli.cli.targeting import Targeting
+    from llamacli.quantize.plan import make_plan
+    from llamacli.quantize.recipes import recipe_named
+    from llamacli.quantize.run import Output, check_outputs
+
+    recipes = [recipe_named(name) for name in names]
+    model = _open(here, asked, kernel == "ggml")
+    chosen = _kernel(kernel)
+    with Reference(here, model, _folder(here.cwd, target)) as reference:
+        receipts = Receipts(here, model, reference, quality, chosen.name, threads or _cores())
+        options = calibrated(here, reference, options, quality, threads)
+        if quality.targets:
+            targeting = Targeting(here, model, reference, options, quality, chosen, threads or _cores(), receipts)
+            plans = [targeting.plan().plan]
+        else:
+            plans = [make_plan(model, recipe, receipts.reserved(options, recipe.name)) for recipe in recipes]
+        outputs = [Output(plan, _target(here.cwd, target, model.name, plan.recipe.name, len(plans))) for plan in plans]
+        _announce(here, model, outputs)
+        if dry_run:
+            _show_plans(here, model, outputs)
+            return
+        check_outputs(model, outputs, force=force)
+        paths = _carry_out(here, reference.model(), outputs, kernel, threads, force, report=False)
+        checks = receipts.sign(outputs)
+    reports = [{**_report(output), "check": check} for output, check in zip(outputs, checks, strict=True)]
+    if here.console.json_output:
+        here.console.result("", {"outputs": reports})
+    for path in () if here.console.json_output else paths:
+        here.console.result(path)
+
+
 def _announce(here: Context, model: Model, outputs: Sequence[Output]) -> None:
     here.console.status(f"reading   {_describe(model)}")
     for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
@@ -282,6 +338,12 @@ def _found(here: Context, asked: _Asked) -> tuple[Model, bool]:
     return open_model(path, adapters), path.is_dir()
 
 
+def _folder(cwd: Path, target: str) -> Path:
+    """Where the output goes, and with it what is needed on the way."""
+    path = cwd / Path(target).expanduser() if target else cwd
+    return path if path.is_dir() else path.parent
+
+
 def _target(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
     path = cwd / Path(target).expanduser() if target else cwd
     if path.is_dir():
@@ -326,6 +388,14 @@ def quantize_from_hub(here: Context, text: str, *, yes: bool) -> Path:
     return _carry_out(here, model, outputs, "auto", 0, False, report=False)[0]
 
 
+def _kernel(name: str) -> Kernel:
+    from llamacli.quantize.kernels import kernel_named
+
+    if name not in ("auto", "fast", "ggml"):
+        raise UsageError(f"there is no kernel {name!r}", "kernels are auto, fast and ggml")
+    return kernel_named(cast("KernelName", name))
+
+
 def _carry_out(
     here: Context,
     model: Model,
@@ -336,15 +406,12 @@ def _carry_out(
     *,
     report: bool = True,
 ) -> list[Path]:
-    from llamacli.quantize.kernels import kernel_named
     from llamacli.quantize.run import check_outputs, quantize
 
-    if kernel not in ("auto", "fast", "ggml"):
-        raise UsageError(f"there is no kernel {kernel!r}", "kernels are auto, fast and ggml")
+    chosen = _kernel(kernel)
     check_outputs(model, outputs, force=force)
     for output in outputs:
         here.console.status(f"plan      {_summary(output.plan)}")
-    chosen = kernel_named(cast("KernelName", kernel))
     types = {tensor.type for output in outputs for tensor in output.plan.tensors}
     if chosen.needs_compile(types):
         here.console.status("compiling the kernels for this processor, once (about ten seconds)")

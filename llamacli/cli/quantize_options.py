@@ -1,0 +1,102 @@
+"""Flags of `quantize` that look at the model at work: calibrate on a text, stay below a size, check the result.
+
+Their values wait in Click's context; `quality_options` makes one value of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from llamacli.cli.engine_options import add_options
+from llamacli.errors import UsageError
+
+_KEY = "llamacli.quality_options"
+CHECKS = ("none", "quick", "full")
+_ALONE = {"check": "quick"}
+"""What this means without a value."""
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """What was asked for; empty, 0 or none where nothing was.
+
+    `target_size` is a text like 5GB, `target_bpw` bits of the file per weight, `max_kld` nats. `probe`: find out which
+    tensors matter by running the model.
+    """
+
+    calibrate: str = ""
+    target_size: str = ""
+    target_bpw: float = 0.0
+    max_kld: float = 0.0
+    probe: bool = True
+    check: str = "none"
+
+    @property
+    def targets(self) -> bool:
+        """Whether a promise stands in place of a recipe."""
+        return bool(self.target_size or self.target_bpw or self.max_kld)
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether the model must run, and be there in 16 bits."""
+        return bool(self.calibrate or self.targets or self.check != "none")
+
+
+def quality_options(context: typer.Context) -> QualityOptions:
+    """The flags that were given. Raises UsageError for those that contradict each other."""
+    options = QualityOptions(**context.meta.get(_KEY, {}))
+    promises = [name for name in ("target_size", "target_bpw", "max_kld") if getattr(options, name)]
+    if len(promises) > 1:
+        flags = " and ".join("--" + name.replace("_", "-") for name in promises)
+        raise UsageError(f"{flags} are several promises", "give one of them")
+    if options.check not in CHECKS:
+        raise UsageError(f"--check {options.check}: {', '.join(CHECKS)}")
+    return options
+
+
+def add_quality_options(command: Any) -> None:
+    """Give `command` these flags; they do not reach its function."""
+    add_options(command, _quality)
+    for param in command.params:
+        if param.name in _ALONE:
+            # Click's own way to let an option stand alone, which Typer does not pass on.
+            param.flag_value, param._flag_needs_value = _ALONE[param.name], True
+
+
+def _keep(name: str) -> Any:
+    def callback(context: typer.Context, value: Any) -> Any:
+        if value not in (None, ""):
+            context.meta.setdefault(_KEY, {})[name] = value
+        return value
+
+    return callback
+
+
+def _option(name: str, *flags: str, text: str, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=_keep(name), **more)
+
+
+def _quality(
+    calibrate: str | None = _option(
+        "calibrate", "--calibrate", metavar="TEXT|builtin", text="Make an importance matrix from a text first."
+    ),
+    target_size: str | None = _option(
+        "target_size", "--target-size", metavar="5GB", text="The best file that is not larger."
+    ),
+    target_bpw: float | None = _option(
+        "target_bpw", "--target-bpw", metavar="BITS", text="The same in bits of the file per weight.", min=1, max=32
+    ),
+    max_kld: float | None = _option(
+        "max_kld", "--max-kld", metavar="X", text="The smallest file expected to diverge by no more nats.", min=0.0001
+    ),
+    probe: bool | None = _option(
+        "probe", "--probe/--no-probe", text="Find out by running the model which tensors matter [yes]."
+    ),
+    check: str | None = _option(
+        "check", "--check", metavar="none|quick|full", text="Measure the result against its source; keep a receipt."
+    ),
+) -> None:
+    """How good the result is to be."""

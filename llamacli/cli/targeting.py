@@ -1,0 +1,178 @@
+"""`quantize` with a promise instead of a recipe: a size or a divergence to stay below."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from llamacli.cli.context import Context
+from llamacli.cli.quantize_options import QualityOptions
+from llamacli.cli.quality_receipt import Receipts
+from llamacli.cli.reference import Reference
+from llamacli.cli.sizes import human_size
+from llamacli.cli.texts import BUILTIN, read_text
+
+if TYPE_CHECKING:
+    from llamacli.evaluate.sensitivity import Change
+    from llamacli.formats.tensor_types import TensorType
+    from llamacli.quantize.damage import Errors
+    from llamacli.quantize.importance import Importance
+    from llamacli.quantize.kernels import Kernel
+    from llamacli.quantize.model import Model
+    from llamacli.quantize.plan import Plan, PlanOptions
+    from llamacli.quantize.target import Targeted
+    from llamacli.runtime.llama import LlamaEngine
+
+MOST_PROBES = 128
+WINDOW = 512
+USUAL_BITS = 4.5
+"""Where no size is given, the model is tried with types of about so many bits."""
+
+
+@dataclass(frozen=True)
+class Targeting:
+    """What a targeted plan is made from."""
+
+    here: Context
+    model: Model
+    reference: Reference
+    options: PlanOptions
+    quality: QualityOptions
+    kernel: Kernel
+    threads: int
+    receipts: Receipts
+
+    def plan(self) -> Targeted:
+        """Measure, decide, and say what was decided. Raises UsageError where the promise cannot be kept."""
+        from llamacli.quantize.target import plan_for_damage, plan_for_size
+
+        name, size = self._promise()
+        bits = 8 * size / self.model.weights if size else USUAL_BITS
+        errors = self._errors(bits)
+        sensitivity = self._sensitivity(errors, bits)
+        options = self.receipts.reserved(self.options, name)
+        if size:
+            found = plan_for_size(self.model, options, size, errors, sensitivity, name=name)
+        else:
+            most = self.quality.max_kld
+            found = plan_for_damage(self.model, options, most, errors, sensitivity, name=name)
+        self.here.console.status(f"mixture   {mixture(found.plan)} · expected KL divergence {found.damage:.4f}")
+        return found
+
+    def _promise(self) -> tuple[str, int]:
+        """How the result is called, and the bytes that it may take (0: as few as possible)."""
+        from llamacli.quantize.plan import parse_size
+
+        quality = self.quality
+        if quality.target_size:
+            return f"LQ{quality.target_size.upper().replace(' ', '')}", parse_size(quality.target_size)
+        if quality.target_bpw:
+            return f"LQ{quality.target_bpw:g}bpw", int(quality.target_bpw * self.model.weights / 8)
+        return f"LQkld{quality.max_kld:g}", 0
+
+    def _errors(self, bits: float) -> Errors:
+        from llamacli.quantize.damage import measure_errors, sampled_weights
+        from llamacli.quantize.target import candidates_for, open_tensors
+
+        candidates = candidates_for(self.model, open_tensors(self.model, self.options), bits, self.options)
+        self._prepare(candidates)
+        total = sampled_weights(self.model.tensors, list(candidates))
+        with self.here.console.progress("measuring errors", total, unit="weights") as progress:
+            return measure_errors(
+                self.model.tensors,
+                candidates,
+                self.kernel,
+                self._importance(),
+                threads=self.threads,
+                progress=progress,
+            )
+
+    def _prepare(self, candidates: Mapping[str, Sequence[TensorType]]) -> None:
+        kinds = list(dict.fromkeys(kind for found in candidates.values() for kind in found))
+        if self.kernel.needs_compile(kinds):
+            self.here.console.status("compiling the kernels for this machine, once")
+        self.kernel.prepare(kinds)
+
+    def _importance(self) -> Importance | None:
+        from llamacli.quantize.roles import Shape
+
+        if self.options.importance is None:
+            return None
+        shapes = [Shape(name, tuple(reversed(rows.shape))) for name, rows in self.model.tensors.items()]
+        return self.options.importance.fit(shapes)
+
+    # -- which tensors matter ----------------------------------------------------------------------------------
+
+    def _sensitivity(self, errors: Errors, bits: float) -> dict[str, float]:
+        """How much noise in each tensor matters: found by trying, or by the tensors' roles."""
+        from llamacli.quantize.target import estimated_sensitivity
+        from llamacli.runtime.memory import memory
+
+        estimated = estimated_sensitivity(self.model, list(errors))
+        if not self.quality.probe:
+            return estimated
+        needed = 2 * self.model.weights
+        if needed > 0.8 * memory().available:
+            self.here.console.warn(
+                f"trying out which tensors matter needs {human_size(needed)} of memory, more than is free; "
+                "their roles decide instead"
+            )
+            return estimated
+        return {**estimated, **self._tried(errors, bits)}
+
+    def _tried(self, errors: Errors, bits: float) -> dict[str, float]:
+        from llamacli.evaluate.sensitivity import Sensitivity, grouped, windows_worth
+        from llamacli.evaluate.windows import cut_text
+        from llamacli.quantize.target import probe_type
+        from llamacli.runtime.engine import EngineSettings
+        from llamacli.runtime.llama import open_engine
+
+        groups = grouped(list(errors), MOST_PROBES)
+        windows = windows_worth(self.model.weights, len(groups), 8)
+        settings = EngineSettings(ctx_size=WINDOW, threads=self.threads, mmap=False)
+        found: dict[str, float] = {}
+        with (
+            open_engine(self.reference.path, settings) as engine,
+            Sensitivity(engine, cut_text(engine, self._text(), WINDOW, windows)) as trial,
+            self.here.console.progress("trying tensors", len(groups), unit="groups") as progress,
+        ):
+            for group in groups:
+                names = [name for name in group if trial.reaches(name)]
+                kinds = {name: probe_type(list(errors[name]), bits) for name in names}
+                noise = sum(errors[name][kinds[name]] for name in names)
+                progress.describe(group[0])
+                if noise:
+                    divergence = trial.divergence(self._changes(engine, kinds))
+                    found.update(dict.fromkeys(names, divergence / noise))
+                progress.advance(1)
+        return found
+
+    def _text(self) -> str:
+        """What the model is tried on: the text of the calibration."""
+        return read_text(self.here, self.quality.calibrate or BUILTIN, "calibration")
+
+    def _changes(self, engine: LlamaEngine, kinds: Mapping[str, TensorType]) -> Iterator[Change]:
+        """These tensors as they come back from these types."""
+        from llamacli.evaluate.sensitivity import Change
+        from llamacli.quantize.damage import restored_tensor
+
+        stored = {tensor.name: tensor.type for tensor in engine.gguf.tensors}
+        importance = self._importance()
+        for name, kind in kinds.items():
+            rows = self.model.tensors[name]
+            row_bytes = stored[name].row_bytes(rows.shape[-1])
+            for stretch in restored_tensor(name, rows, kind, stored[name], self.kernel, importance):
+                yield Change(name, stretch.start * row_bytes, stretch.values.data.cast("B"))
+
+
+def mixture(plan: Plan) -> str:
+    """The types of a plan by their share of the weights: `Q5_K 48 %, IQ4_XS 31 %, ...`."""
+    weights: Counter[str] = Counter()
+    for tensor in plan.tensors:
+        weights[tensor.type.name] += prod(tensor.shape)
+    total = sum(weights.values())
+    shares = [(kind, round(100 * count / total)) for kind, count in weights.most_common()]
+    return ", ".join(f"{kind} {share} %" for kind, share in shares if share)
