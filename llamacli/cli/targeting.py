@@ -9,8 +9,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
-from llamacli.cli.quantize_options import QualityOptions
 from llamacli.cli.quality_receipt import Receipts
+from llamacli.cli.quantize_options import QualityOptions
 from llamacli.cli.reference import Reference
 from llamacli.cli.sizes import human_size
 from llamacli.cli.texts import BUILTIN, read_text
