@@ -42,6 +42,8 @@ class Console:
         self.out, self.err, self.env = out, err, env
         self.color, self.quiet, self.verbose, self.json_output = color, quiet, verbose, json_output
         self.no_input = no_input
+        self.pull = False
+        """Whether a model that is not here is downloaded without asking (--pull)."""
         self.offline = offline or env.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
 
     # -- the product -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
+from llamacli.cli.gpu_notice import notice_unused_gpu
 from llamacli.cli.models import obtain
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ def load_model(
     """
     from llamacli.runtime.llama import open_engine
 
-    path = obtain(context, name)
+    path = obtain(context, name, pull=context.console.pull)
     console = context.console
+    if not console.quiet and settings.gpu_layers != 0:
+        notice_unused_gpu(context)
     if console.quiet or not console.err_is_terminal:
         return open_engine(path, settings, progress=watch)
     shown, columns = -1, shutil.get_terminal_size().columns
