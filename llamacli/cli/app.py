@@ -35,6 +35,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("rm", "Remove a model."),
     ("alias", "Short names of your own for models."),
     ("default", "The model that commands use when none is named."),
+    ("config", "Settings that need no flag, and where each value comes from."),
     ("cache", "The prompts that are remembered on disk."),
     ("prune", "Remove what unfinished downloads have left."),
     ("df", "What models take on this disk, and what is here twice."),

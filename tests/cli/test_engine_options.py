@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.errors import UsageError
 from llamacli.runtime.engine import EngineSettings
@@ -18,20 +19,20 @@ Values = tuple[EngineSettings, Sampling]
 
 
 @pytest.fixture
-def parse() -> Callable[..., Values]:
+def parse(context: Callable[..., Context]) -> Callable[..., Values]:
     """The settings that a command line amounts to."""
 
     def run(*arguments: str, env: dict[str, str] | None = None, default: Sampling | None = None) -> Values:
         seen: list[Values] = []
 
-        def command(context: typer.Context) -> None:
-            seen.append((engine_settings(context, env or {}), sampling(context, default or Sampling())))
+        def command(here: typer.Context) -> None:
+            seen.append((engine_settings(here, env or {}), sampling(here, default or Sampling())))
 
         app = typer.Typer(add_completion=False)
         app.command("x")(command)
         built: Any = typer.main.get_command(app)
         add_engine_options(built)
-        built.main(list(arguments), standalone_mode=False)
+        built.main(list(arguments), standalone_mode=False, obj=context(**(env or {})))
         return seen[0]
 
     return run

@@ -75,7 +75,7 @@ def run_command(
     llamacli run -m MODEL -f report.txt "Summarize:" --temp 0 --json | jq -r .text
     """
     from llamacli.cli.prompt_input import prompt_text, request
-    from llamacli.cli.receipt import check_receipt
+    from llamacli.cli.run_receipt import check_receipt
 
     here: Context = context.obj
     deadline = Deadline(seconds(timeout))
@@ -394,7 +394,7 @@ class Run:
             answer = Message("assistant", text, reasoning="".join(self.reasoning).strip())
             journal.say(answer.as_dict(), created=self.here.now(), finish=self.finish)
         if self.work.receipt is not None:
-            from llamacli.cli.receipt import write_receipt
+            from llamacli.cli.run_receipt import write_receipt
 
             question = {"text": self.question.text, "system": self.question.system, "prefill": self.question.prefill}
             write_receipt(self.here, self.work.receipt, question, self._object())
