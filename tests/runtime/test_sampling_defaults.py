@@ -6,8 +6,8 @@ import pytest
 
 from llamacli.errors import SchemaError, UsageError
 from llamacli.runtime.defaults import described, sampling_defaults
-from llamacli.runtime.messages import Sampling
 from llamacli.runtime.grammar import MAX_NESTING
+from llamacli.runtime.messages import Sampling
 from llamacli.runtime.sampler import check
 
 
