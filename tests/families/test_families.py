@@ -1,0 +1,114 @@
+"""Every family on a tiny random checkpoint: tensors and keys equal llama.cpp's, logits equal transformers'.
+
+The data files were made with transformers 5.23 (float32, eager attention) and llama.cpp's own converter; the weights are
+drawn again from the tensors' names.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from converting import architecture_keys, convert, digests, read_gguf
+from engine_answers import Engine, nmse
+from support import ROOT
+from synthetic import write_checkpoint
+
+from llamacli.families.config import Config
+from llamacli.families.registry import FAMILIES, family_of
+
+CASES = {path.stem: path for path in sorted((ROOT / "tests" / "data" / "families").glob("*.json"))}
+
+INTENDED_KEYS = {
+    "*.rope.freq_base": "written instead of left to the engine's default",
+    "chatglm.attention.key_length": "the width of a head, which is not always the residual stream's over the heads",
+    "chatglm.attention.value_length": "as key_length",
+    "chatglm.attention.layer_norm_rms_epsilon": "the checkpoint's own; llama.cpp writes 1e-5 for all",
+    "chatglm.context_length": "max_position_embeddings; llama.cpp writes the residual stream's width",
+    "ernie4_5-moe.expert_shared_feed_forward_length": "the shared experts' real width; the engine reads the tensors",
+    "modern-bert.attention.layer_norm_epsilon": "norm_eps, without which the engine does not load the file",
+    "modern-bert.classifier.pooling_type": "there is no classifier in an encoder",
+}
+"""Where our keys differ from llama.cpp's converter, and why."""
+
+INTENDED_TENSORS = {
+    ("exaone4", "rope_freqs.weight"): "powers are rounded correctly; torch's are off by one unit in the last place",
+    ("gemma3", "token_embd.weight"): "all rows are kept and the vocabulary is padded; llama.cpp cuts rows off",
+}
+"""Where our tensors differ, and why."""
+
+LIMITS = {"gpt_oss": 1e-5}
+"""Where the engine itself is not exact: it rounds yarn's corners whatever gpt-oss says (`truncate: false`)."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+def converted(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The case's checkpoint as GGUF, made once, and what is expected of it."""
+    case = json.loads(CASES[name].read_text())
+    path = folder / f"{name}.gguf"
+    if not path.exists():
+        checkpoint = folder / name
+        write_checkpoint(checkpoint, case["config"], {key: tuple(shape) for key, shape in case["tensors"].items()})
+        convert(checkpoint, path)
+    return path, case
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_engine_computes_what_transformers_computes(name: str, folder: Path) -> None:
+    path, case = converted(name, folder)
+    expected = np.frombuffer(base64.b64decode(case["expected"]), "<f4").reshape(len(case["positions"]), -1)
+    with Engine(path) as engine:
+        encoder = "attention.causal" in {key.partition(".")[2] for key in read_gguf(path).metadata}
+        found = (engine.vectors if encoder else engine.logits)(case["tokens"], *([] if encoder else [256]))
+    found = found[case["positions"], : expected.shape[1]]
+    assert nmse(found, expected) < LIMITS.get(name, 1e-6)
+    assert found.argmax(1).tolist() == expected.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tensors_equal_llama_cpp(name: str, folder: Path) -> None:
+    path, case = converted(name, folder)
+    if "peer_tensors" not in case:
+        pytest.skip("llama.cpp's converter fails on this family")
+    ours = {key: [list(shape), digest[:16]] for key, (shape, _, digest) in digests(read_gguf(path)).items()}
+    theirs = case["peer_tensors"]
+    assert set(ours) == set(theirs)
+    different = {key for key in theirs if ours[key] != theirs[key] and (name, key) not in INTENDED_TENSORS}
+    assert not different
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_keys_equal_llama_cpp(name: str, folder: Path) -> None:
+    path, case = converted(name, folder)
+    if "peer_keys" not in case:
+        pytest.skip("llama.cpp's converter fails on this family")
+    ours, theirs = architecture_keys(read_gguf(path).metadata), case["peer_keys"]
+    different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    intended = {key for key in different if key in INTENDED_KEYS or f"*.{key.partition('.')[2]}" in INTENDED_KEYS}
+    assert different == intended
+
+
+def test_every_family_is_tried_by_a_case_or_a_fixture() -> None:
+    tried = {family_of(Config.of(json.loads(path.read_text())["config"])).title for path in CASES.values()}
+    untried = {family.title for family in FAMILIES} - tried
+    # No transformers class or no torch-free code to compare with; their attention or experts are another family's.
+    assert untried == {"DeepSeek MoE", "EXAONE 3, 3.5", "Hunyuan A13B", "Nomic Embed 1 and 1.5", "Phi-3.5 MoE"}
+
+
+def test_no_class_belongs_to_two_families() -> None:
+    names = [name for family in FAMILIES for name in family.architectures]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.title)
+def test_a_family_says_what_people_call_it_and_gives_an_example(family: Any) -> None:
+    assert family.title
+    assert family.example.count("/") == 1
