@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp as llama
+import llama_cpp.llama_cpp as llama
 import numpy as np
 
 _SILENT = llama.llama_log_callback(lambda level, text, data: None)

@@ -20,9 +20,9 @@ from llamacli.formats.tensor_types import BF16, F16, F32, Q4_K, TENSOR_TYPES, Te
 
 @pytest.fixture(scope="module")
 def ggml_validate_row_data() -> Any:
-    import llama_cpp
+    import llama_cpp.llama_cpp as bindings
 
-    folder = Path(llama_cpp.__file__).parent / "lib"
+    folder = Path(bindings.__file__).parent / "lib"
     for name in ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll"):
         for path in sorted(folder.glob(f"{name}*")):
             function = ctypes.CDLL(str(path)).ggml_validate_row_data

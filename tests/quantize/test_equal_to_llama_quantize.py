@@ -41,7 +41,7 @@ def tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str, str]]:
 
 def engine_quantize(source: Path, target: Path, file_type: int) -> None:
     """llama-quantize's own function."""
-    import llama_cpp
+    import llama_cpp.llama_cpp as llama_cpp  # the package itself may have been loaded without its heavy parts
 
     parameters: Any = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = file_type
