@@ -56,6 +56,8 @@ class Evaluator:
             self.step_size = min(self.step_size, PROMPT_STEP)
         self.drops_tail = not (library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model))
         """Whether tokens can be taken off the end of the cache; a recurrent state cannot go back."""
+        self.window = int(library.llama_model_n_swa(model))
+        """Tokens that layers with a sliding window look back, 0 without any. A saved state holds no more for them."""
         self._kept: tuple[list[int], Any] | None = None
         self._checked = False
         self._pool: Any = None
@@ -190,11 +192,17 @@ class Evaluator:
     def cut(self, length: int) -> bool:
         """Take everything after `length` tokens out of the cache; False, and nothing is done, where that cannot be."""
         if length < len(self.cells):
-            if not self.drops_tail or not self._lib.llama_memory_seq_rm(self._memory, 0, length, -1):
+            if not self._can_cut(length) or not self._lib.llama_memory_seq_rm(self._memory, 0, length, -1):
                 return False
             del self.cells[length:]
             self.aligned = min(self.aligned, length // self.step_size * self.step_size)
         return True
+
+    def _can_cut(self, length: int) -> bool:
+        """Whether all that the token after `length` others looks at is still there."""
+        if not self.drops_tail or not self.window:
+            return self.drops_tail
+        return int(self._lib.llama_memory_seq_pos_min(self._memory, 0)) <= max(0, length - self.window)
 
     def _go_back(self, tokens: Sequence[int]) -> None:
         """To the kept state if `tokens` begin with what it has read, else to nothing."""

@@ -142,7 +142,8 @@ class PrefixCache:
         if not (self.chat and entry.path.name == f"{CHAT}{self.chat}{SUFFIX}"):
             step = evaluator.step_size
             shared = min(shared, entry.aligned) // step * step
-        return shared if evaluator.drops_tail or shared == entry.count else 0
+        divisible = evaluator.drops_tail and not 0 < evaluator.window < entry.count
+        return shared if divisible or shared == entry.count else 0
 
     def _load(self, evaluator: Evaluator, entry: Entry, usable: int) -> bool:
         if not self._intact(entry):

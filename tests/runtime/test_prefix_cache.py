@@ -14,8 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import Result
+from support import SHARED, Result
 
+from llamacli.quantize.kernels import kernel_named
+from llamacli.quantize.model import open_model
+from llamacli.quantize.plan import PlanOptions, make_plan
+from llamacli.quantize.recipes import recipe_named
+from llamacli.quantize.run import Output, quantize
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import LlamaEngine, open_engine
@@ -259,3 +264,26 @@ def test_common_tokens_counts_whole_tokens() -> None:
     assert common_tokens(a, b"aaaabbbxcccc") == 1
     assert common_tokens(a, b"") == 0
     assert common_tokens(b"xaaa", a) == 0
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "lfm2"])
+def test_models_whose_states_cannot_be_cut_use_whole_entries_only(family: str, tmp_path: Path) -> None:
+    """Layers with a sliding window save no more than the window, recurrent ones cannot go back."""
+    source = SHARED / "families" / family
+    if not source.is_dir():
+        pytest.skip("the checkpoint is not here")
+    model = tmp_path / "model.gguf"
+    plan = make_plan(opened := open_model(source), recipe_named("F32"), PlanOptions())
+    quantize(opened, [Output(plan, model)], kernel_named("ggml"), threads=1)
+    tokens = prompt(400)
+    following, other = [*tokens[:384], *prompt(50, 2)], [*tokens[:300], *prompt(50, 2)]
+    expected = []
+    for one in (tokens, following, other):
+        with fresh(model, None) as engine:
+            expected.append(answer(engine, one))
+    kept(model, tmp_path / "kept", tokens)
+    for one, cached, (text, _, logits) in zip((tokens, following, other), (384, 384, 0), expected, strict=True):
+        with fresh(model, tmp_path / "kept") as engine:
+            after = answer(engine, one)
+        assert after[1].cached == cached
+        assert (after[0], after[2]) == (text, logits)
