@@ -213,7 +213,7 @@ def main() -> None:
     scenes = {"same": same, "kills": kills, "flip": flip, "time": timing}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, nargs="?", default=ROOT / "demo" / "tinystories-chat-2m")
-    parser.add_argument("--scene", action="append", choices=[*scenes], help="default: all, `same` always first")
+    parser.add_argument("--scene", action="append", choices=[*scenes], help="default: all; `kills` needs `same` first")
     parser.add_argument("--type", default="Q4_K_M")
     parser.add_argument("--kernel", default="auto")
     parser.add_argument("--kills", type=int, default=20)
@@ -228,7 +228,8 @@ def main() -> None:
             files = {p.name: p.read_bytes() for p in sorted(source.iterdir()) if p.is_file()}
             repo = f"maker/{source.name}"
             hub.add(repo, {n: HubFile(data, n.endswith(".safetensors")) for n, data in files.items()})
-            for name in dict.fromkeys(["same", *(options.scene or scenes)]):
+            wanted = options.scene or list(scenes)
+            for name in dict.fromkeys([*(["same"] if "kills" in wanted else []), *wanted]):
                 hub.calm()
                 began = time.monotonic()
                 good = scenes[name](Scene(hub, folder, source, options)) and good

@@ -24,7 +24,7 @@ from llamacli.library.remote_bytes import RemoteBytes
 from llamacli.library.resumable_hash import Sha256, can_resume
 
 PIECE = 4 << 20
-AHEAD = 96 << 20
+AHEAD = 64 << 20
 """Bytes that are fetched before anybody asks for them."""
 CONNECTIONS = 8
 HEADER = 64 << 10
