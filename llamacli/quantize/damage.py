@@ -27,6 +27,9 @@ from llamacli.quantize.kernels import Kernel, address
 SAMPLE_WEIGHTS = 1 << 20
 """Weights of a tensor that are looked at: the error of the error is then below one per cent."""
 
+_FEWER = 16
+"""Of these, every how manieth row of a slow type's."""
+
 _PIECE_WEIGHTS = 1 << 17
 """Weights that are quantized at a time: neighbouring rows, so that a disk can follow."""
 
@@ -83,7 +86,7 @@ def measure_errors(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return {
-        name: {kind: float(square / (total[0] or 1.0)) for kind, square in zip(types[name], total[1:], strict=True)}
+        name: {kind: float(noise / (whole or 1.0)) for kind, (noise, whole) in zip(types[name], total, strict=True)}
         for name, total in totals.items()
     }
 
@@ -121,13 +124,19 @@ def _aligned(row: int, matrix: int, step: int) -> int:
 def _squares(
     block: Block, types: Sequence[TensorType], kernel: Kernel, importance: NDArray[np.float32] | None
 ) -> NDArray[np.float64]:
-    """Weighted sums of squares: of the weights, then of the differences in each type."""
-    weights = widen(block)
-    out = np.empty(1 + len(types), np.float64)
-    out[0] = _weighted(weights, importance)
-    for number, kind in enumerate(types, 1):
-        out[number] = _weighted(restored(block, kind, kernel, importance) - weights, importance)
+    """For each type the weighted sums of squares of the differences and of the weights: (types, 2)."""
+    out = np.empty((len(types), 2), np.float64)
+    for number, kind in enumerate(types):
+        rows = block[::_FEWER] if _is_slow(kind, kernel) else block
+        weights = widen(rows)
+        noise = restored(np.ascontiguousarray(rows), kind, kernel, importance) - weights
+        out[number] = _weighted(noise, importance), _weighted(weights, importance)
     return out
+
+
+def _is_slow(kind: TensorType, kernel: Kernel) -> bool:
+    """Whether the search of this type takes seconds for a million weights: ggml's for types with codebooks."""
+    return kind.name.startswith("IQ1") or (kernel.name == "ggml" and kind.name.startswith(("IQ2", "IQ3")))
 
 
 def _weighted(values: FloatArray, importance: NDArray[np.float32] | None) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llamacli.errors import DoesNotFit, EngineError
 from llamacli.runtime import bindings
-from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, whole_cells
+from llamacli.runtime.evaluator import ABORTED, CACHE_TYPES, FLASH_ATTENTION, whole_cells
 from llamacli.runtime.graph import GraphWatch, Observer
 from llamacli.runtime.llama import LlamaEngine
 
@@ -89,15 +89,20 @@ class Windows:
         Raises EngineError when the engine fails, and what an observer raised.
         """
         self._lib.llama_memory_clear(self._memory, True)
-        length = len(windows[0])
-        if first:
-            self._decode(windows, 0, first, logits=False)
+        length, done = len(windows[0]), 0
+        if length - first > self.rows:  # else all at once, as llama-perplexity does it, and cut alike to the last bit
+            self._decode(windows, 0, first, first)
+            done = first
         for start in range(first, length, self.rows):
             stop = min(start + self.rows, length)
-            self._decode(windows, start, stop, logits=True)
+            self._decode(windows, done, stop, start)
+            done = stop
             yield Stretch(self._lib.llama_get_logits(self._context), start, stop)
 
-    def _decode(self, windows: Sequence[Sequence[int]], start: int, stop: int, *, logits: bool) -> None:
+    def _decode(self, windows: Sequence[Sequence[int]], start: int, stop: int, first: int) -> None:
+        """Evaluate the positions [start, stop) of every window, with logits from `first` on."""
+        if start == stop:
+            return
         batch, index = self._batch, 0
         for sequence, window in enumerate(windows):
             for position in range(start, stop):
@@ -105,7 +110,7 @@ class Windows:
                 batch.pos[index] = position
                 batch.n_seq_id[index] = 1
                 batch.seq_id[index][0] = sequence
-                batch.logits[index] = logits
+                batch.logits[index] = position >= first
                 index += 1
         batch.n_tokens = index
         result = self._lib.llama_decode(self._context, batch)
@@ -114,6 +119,8 @@ class Windows:
         fault = self._fault or (self._watch.fault if self._watch else None)
         if fault is not None:
             raise fault
+        if result == ABORTED:  # a signal's exception that came where it could not be kept
+            raise KeyboardInterrupt
         if result:
             raise EngineError(f"the engine failed to evaluate the text (code {result})", bindings.failure_hint())
 
