@@ -61,8 +61,8 @@ class Engine:
         if not handle:
             raise ValueError("the engine makes no context")
         if self.adapter:
-            adapters, scales = (ctypes.c_void_p * 1)(self.adapter), (ctypes.c_float * 1)(1.0)
-            llama.llama_set_adapters_lora(handle, adapters, 1, scales)
+            adapters = (type(self.adapter) * 1)(self.adapter)
+            llama.llama_set_adapters_lora(handle, adapters, 1, (ctypes.c_float * 1)(1.0))
         try:
             self._decode(handle, tokens, encode=pooling is not None)
             return self._output(handle, len(tokens), pooling)
