@@ -85,7 +85,7 @@ def constraint(here: Context, form: AnswerForm, grammar: Path | None) -> Constra
     from llamacli.runtime import constrain
 
     if form.schema:
-        return constrain.by_schema(_schema_text(here, form.schema))
+        return constrain.by_schema(schema_text(here, form.schema))
     if form.regex:
         return constrain.by_regex(form.regex)
     assert grammar is not None
@@ -113,7 +113,7 @@ def tools_in(here: Context, name: str) -> list[dict[str, Any]]:
     return out
 
 
-def _schema_text(here: Context, value: str) -> str:
+def schema_text(here: Context, value: str) -> str:
     """The schema in a file, or the value itself where it is JSON or fields."""
     if value.lstrip()[:1] == "{":
         return value

@@ -189,6 +189,8 @@ class Talk:
             self.say("[stopped]" if begun else "[stopped before the first word; /regen asks again]", dim=True)
         if self.look.live and not self.console.quiet:
             self.write(self.look.dim(status_line(answer, self.used, self.model.size, self.look)) + "\n")
+        if answer.finish == "grammar":
+            self.console.warn("the answer cannot go on: this model's vocabulary cannot spell what the schema asks for")
         full = self.used >= self.model.size - 1
         if answer.finish == "length" and full:
             self.console.warn(

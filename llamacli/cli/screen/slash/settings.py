@@ -93,6 +93,17 @@ def _think(talk: Talk, argument: str) -> None:
         talk.say(f"thinking: {talk.model.thinking}  (/think on, off, auto, N tokens; /think show)")
 
 
+def _schema(talk: Talk, argument: str) -> None:
+    if argument.lower() in ("off", "none"):
+        talk.sampling = replace(talk.sampling, grammar="")
+    elif argument:
+        from llamacli.cli.answer_form import schema_text
+        from llamacli.runtime.constrain import by_schema
+
+        talk.sampling = replace(talk.sampling, grammar=by_schema(schema_text(talk.context, argument)).grammar)
+    talk.say("answers are held to a schema" if talk.sampling.grammar else "answers are free")
+
+
 def _template(talk: Talk, argument: str) -> None:
     if argument:
         talk.model.use_template(argument)
@@ -111,6 +122,13 @@ COMMANDS = (
     Slash("system", '[TEXT|""]', "Show, set or remove the system prompt.", _system),
     Slash("set", "[NAME VALUE]", "Show or change how answers are sampled: /set temp 0.3", _set, completes="settings"),
     Slash("think", "[on|off|auto|N|show]", "Whether the model thinks first; show the last thoughts.", _think),
+    Slash(
+        "schema",
+        "[FILE|FIELDS|off]",
+        "Hold answers to JSON of a form: /schema name, age int",
+        _schema,
+        completes="files",
+    ),
     Slash("template", "[NAME|FILE]", "Show or change the chat template.", _template, completes="files"),
     Slash("model", "[MODEL]", "Show the model, or go on with another one.", _model, completes="models"),
 )
