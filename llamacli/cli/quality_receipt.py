@@ -17,6 +17,7 @@ from llamacli import __version__
 from llamacli.cli.context import Context
 from llamacli.cli.quantize_options import QualityOptions
 from llamacli.cli.reference import Reference
+from llamacli.errors import CorruptFile, NotFound, PredicateFalse
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.formats.gguf_values import Value, ValueType, array, f32, string, u32
 
@@ -53,7 +54,7 @@ class Receipts:
             "llamacli.engine": string(engine_name()),
             "llamacli.recipe": string(recipe),
             "llamacli.kernel": string(self._kernel),
-            "llamacli.source": string(self._model.label),
+            "llamacli.source": string(self._source_name()),
             "llamacli.source.sha256": array(ValueType.STRING, self._source_digests()),
             DIGEST_KEY: string(_NO_DIGEST),
             **_figures(None),
@@ -94,6 +95,11 @@ class Receipts:
             with self._here.console.progress("checking", len(text), unit="windows") as progress:
                 return measure({"result": engine}, text, source, progress=progress)["result"]
 
+    def _source_name(self) -> str:
+        """A repository and its revision, or the last part of a path: where it lies here is nobody's business."""
+        model = self._model
+        return model.label if model.stream is not None else Path(model.label).name
+
     def _source_digests(self) -> tuple[str, ...]:
         """`NAME SHA-256` of every file with weights that was read; nothing of what came over the network."""
         if self._digests is None:
@@ -111,6 +117,38 @@ def _file_digest(path: Path) -> str:
         while data := file.read(1 << 24):
             digest.update(data)
     return digest.hexdigest()
+
+
+def check_receipt(here: Context, gguf: GGUF) -> list[str]:
+    """What of a file's receipt was recomputed and is true; nothing where there is no receipt.
+
+    Raises CorruptFile where the weights are not those that were measured.
+    """
+    digest = gguf.get(DIGEST_KEY)
+    if digest in (None, _NO_DIGEST):
+        return []
+    if digest_of(here, gguf, "hashing") != digest:
+        raise CorruptFile(
+            f"the weights of {gguf.path.name} are not those that its receipt was made for",
+            "the file was changed or damaged; quantize it again",
+        )
+    return ["weights as in the receipt"]
+
+
+def check_source(here: Context, gguf: GGUF, source: str) -> list[str]:
+    """Whether the files of `source` are those that the receipt names. Raises PredicateFalse, CorruptFile."""
+    stated = gguf.get("llamacli.source.sha256")
+    if not isinstance(stated, (tuple, list)) or not stated:
+        raise PredicateFalse(f"{gguf.path.name} has no receipt of its source", "quantize with --check writes one")
+    folder = here.cwd / Path(source).expanduser()
+    for line in stated:
+        name, _, digest = str(line).rpartition(" ")
+        path = folder / Path(name).name if folder.is_dir() else folder
+        if not path.is_file():
+            raise NotFound(f"no such file: {path}", "the receipt names it as the source")
+        if _file_digest(path) != digest:
+            raise CorruptFile(f"{path} is not what {gguf.path.name} was made from", "it was changed, or is another")
+    return ["source as in the receipt"]
 
 
 def _figures(quality: Quality | None) -> Mapping[str, Value]:

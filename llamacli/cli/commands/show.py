@@ -12,6 +12,7 @@ from llamacli.cli.console import clean
 from llamacli.cli.context import Context
 from llamacli.cli.options import ModelArg
 from llamacli.cli.remote import gguf_or_header
+from llamacli.cli.screen.receipt import receipt_lines
 from llamacli.errors import NotFound, PredicateFalse
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.library.describe import chat_template, describe, plain, quantization_mix, readable
@@ -98,8 +99,7 @@ def _summary(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "sampling", ", ".join(f"{name} {_short(value)}" for name, value in facts["sampling"].items())
     yield "licence", facts["license"]
     yield "source", facts["source"]
-    for name, value in facts["receipt"].items():
-        yield f"llamacli.{name}", _short(value)
+    yield from receipt_lines(facts["receipt"])
 
 
 def _architecture(facts: dict[str, Any]) -> str:
