@@ -1,0 +1,176 @@
+"""Quality against size: every type as llamacli and as llama-quantize write it, and files made to a promised size.
+
+    python benchmarks/quality.py CHECKPOINT TEXT --peer llama-quantize [--calibrate OTHER_TEXT] [--chunks 40]
+        [--types Q4_K_M,...] [--targets 3,3.5,4,4.5,5,6] [--out docs/quality.md] [--plot docs/quality.svg]
+
+All files are measured side by side against the checkpoint in BF16, on a text that was not used for calibration. With
+--calibrate everything is also made with an importance matrix of that text, which both programs are given. The verdicts
+at the end: whether a file of llamacli's is worse than the peer's by more than two standard errors, the mean over types,
+and whether each promised size beats every recipe that is not smaller than allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from llamacli.evaluate.plot import Dot, plot_svg
+
+PLAIN = "Q2_K,Q3_K_S,Q3_K_M,Q3_K_L,IQ3_S,IQ3_M,IQ4_XS,IQ4_NL,Q4_0,Q4_1,Q4_K_S,Q4_K_M,Q5_0,Q5_1,Q5_K_S,Q5_K_M,Q6_K,Q8_0"
+WEIGHTED = "IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,IQ3_XXS,IQ3_XS,Q2_K_S," + PLAIN
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        source = place / "source-BF16.gguf"
+        llamacli("quantize", options.checkpoint, source, "-q", "BF16", "--quiet")
+        lines = []
+        for weighted in (False, True) if options.calibrate else (False,):
+            lines += compare(options, place / ("weighted" if weighted else "plain"), source, weighted=weighted)
+    report = "\n".join(lines) + "\n"
+    print(report)
+    if options.out:
+        Path(options.out).write_text(report, encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("text")
+    parser.add_argument("--peer", default="llama-quantize")
+    parser.add_argument("--calibrate", default="")
+    parser.add_argument("--chunks", type=int, default=40)
+    parser.add_argument("--types", default="")
+    parser.add_argument("--targets", default="")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", default="")
+    parser.add_argument("--plot", default="")
+    return parser.parse_args()
+
+
+def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted: bool) -> list[str]:
+    """Make all files, measure them, and say what came out."""
+    for name in ("llamacli", "llama.cpp", "target"):
+        (place / name).mkdir(parents=True)
+    types = (options.types or (WEIGHTED if weighted else PLAIN)).split(",")
+    matrix = place / "matrix.gguf"
+    if weighted:
+        llamacli("imatrix", source, options.calibrate, "-o", matrix, "-t", options.threads, "--quiet")
+    ours_matrix = ("--imatrix", matrix) if weighted else ()
+    threads = ("-t", options.threads, "--quiet")
+    llamacli("quantize", options.checkpoint, place / "llamacli", "-q", ",".join(types), *ours_matrix, *threads)
+    for path in sorted((place / "llamacli").glob("*.gguf")):
+        path.rename(path.with_name(path.name.rpartition("-")[2]))
+    for kind in types:
+        peer_matrix = ("--imatrix", str(matrix)) if weighted else ()
+        target = str(place / "llama.cpp" / f"{kind}.gguf")
+        run(options.peer, *peer_matrix, str(source), target, kind, str(options.threads))
+    for bits in filter(None, options.targets.split(",")):
+        calibrate = ("--calibrate", options.calibrate) if weighted else ()
+        target = place / "target" / f"{bits}.gguf"
+        llamacli("quantize", options.checkpoint, target, "--target-bpw", bits, *calibrate, *threads)
+    found = measured(options, place, source)
+    if options.plot:
+        draw(Path(options.plot), found, weighted=weighted)
+    title = "With an importance matrix" if weighted else "Without an importance matrix"
+    return [f"## {title}", "", *table(types, found), "", *verdicts(types, found), ""]
+
+
+def measured(options: argparse.Namespace, place: Path, source: Path) -> dict[tuple[str, str], dict]:
+    """Figures by maker and type."""
+    paths = sorted(place.glob("*/*.gguf"))
+    out = llamacli(
+        "evaluate", *paths, options.text, "--against", source, "--chunks", options.chunks, "--json",
+        "-t", options.threads, "--quiet",
+    )  # fmt: skip
+    return {(Path(one["model"]).parent.name, Path(one["model"]).stem): one for one in json.loads(out)}
+
+
+def table(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:
+    lines = [
+        "| type | MB | KL divergence, llamacli | llama-quantize | difference | perplexity ratio | same top token |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in types:
+        ours, peer = found["llamacli", kind], found["llama.cpp", kind]
+        a, b = ours["divergence"], peer["divergence"]
+        lines.append(
+            f"| {kind} | {ours['size_bytes'] / 1e6:.2f} | {shown(a['mean'])} | {shown(b['mean'])} "
+            f"| {100 * (a['mean']['value'] / b['mean']['value'] - 1):+.1f} % "
+            f"| {a['perplexity_ratio']['value']:.4f}, {b['perplexity_ratio']['value']:.4f} "
+            f"| {100 * a['same_top']['value']:.1f} %, {100 * b['same_top']['value']:.1f} % |"
+        )
+    for (maker, bits), one in sorted(found.items(), key=lambda item: item[1]["size_bytes"]):
+        if maker == "target":
+            far = one["divergence"]
+            lines.append(
+                f"| --target-bpw {bits} | {one['size_bytes'] / 1e6:.2f} | {shown(far['mean'])} | | "
+                f"| {far['perplexity_ratio']['value']:.4f} | {100 * far['same_top']['value']:.1f} % |"
+            )
+    return lines
+
+
+def shown(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.5f} ± {figure['error']:.5f}"
+
+
+def verdicts(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:
+    worse, ratios = [], []
+    for kind in types:
+        a, b = (found[maker, kind]["divergence"]["mean"] for maker in ("llamacli", "llama.cpp"))
+        ratios.append(a["value"] / b["value"])
+        if a["value"] - b["value"] > 2 * math.hypot(a["error"], b["error"]):
+            worse.append(kind)
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    lines = [
+        f"Divergence of llamacli's files, geometric mean over types: {100 * (mean - 1):+.1f} % of llama-quantize's.",
+        f"Worse by more than two standard errors: {', '.join(worse) or 'none'}.",
+    ]
+    for (maker, bits), one in sorted(found.items()):
+        if maker != "target":
+            continue
+        size, value = one["size_bytes"], one["divergence"]["mean"]["value"]
+        rivals = {
+            f"{kind} ({who})": rival["divergence"]["mean"]["value"]
+            for (who, kind), rival in found.items()
+            if who != "target" and rival["size_bytes"] <= size
+        }
+        better = [name for name, far in rivals.items() if far <= value]
+        best = min(rivals, key=rivals.__getitem__, default="")
+        against = f"best rival {best} {rivals[best]:.5f}" if best else "no rival is as small"
+        lines.append(f"--target-bpw {bits}: {value:.5f}, {against}; beaten by {', '.join(better) or 'none'}.")
+    return lines
+
+
+def draw(path: Path, found: dict[tuple[str, str], dict], *, weighted: bool) -> None:
+    names = {"llamacli": "llamacli, standard types", "llama.cpp": "llama-quantize", "target": "llamacli, --target-bpw"}
+    dots = []
+    for (maker, kind), one in found.items():
+        far = one["divergence"]["mean"]
+        label = kind if maker == "llama.cpp" else ""
+        dots.append(Dot(label, one["size_bytes"] / 1e6, far["value"], far["error"], names[maker]))
+    what = "with an importance matrix" if weighted else "without an importance matrix"
+    picture = plot_svg(dots, f"Quality against size, {what}", "size (MB)", "KL divergence (nats)")
+    path.with_stem(f"{path.stem}-{'weighted' if weighted else 'plain'}").write_text(picture, encoding="utf-8")
+
+
+def llamacli(*arguments: object) -> str:
+    return run(sys.executable, "-m", "llamacli", *map(str, arguments))
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
