@@ -7,6 +7,7 @@ BF16 file of the same checkpoint, whose tensors in turn are compared with digest
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -39,6 +40,14 @@ def tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str, str]]:
     return found
 
 
+@functools.cache
+def _silent() -> Any:
+    """A log that nobody reads; kept for good, because the engine keeps it."""
+    import llama_cpp.llama_cpp as llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda level, text, data: None)
+
+
 def engine_quantize(source: Path, target: Path, file_type: int) -> None:
     """llama-quantize's own function."""
     import llama_cpp.llama_cpp as llama_cpp  # the package itself may have been loaded without its heavy parts
@@ -46,8 +55,7 @@ def engine_quantize(source: Path, target: Path, file_type: int) -> None:
     parameters: Any = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = file_type
     parameters.nthread = 1
-    silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), parameters) == 0
 
 
