@@ -7,7 +7,6 @@ a graphics card that the engine cannot use (tests/runtime/test_backends.py).
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
