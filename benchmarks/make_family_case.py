@@ -1,0 +1,91 @@
+"""Make a case for tests/families: what transformers computes from a tiny random checkpoint of a family.
+
+    python benchmarks/make_family_case.py CONFIG.json NAME [--llama-cpp FILE.gguf] [--keep FOLDER]
+
+Needs transformers and torch, which nothing else here does: run it in an environment of its own that also has this project.
+CONFIG.json is a real configuration made small (vocab_size 320). Names and shapes are those that the transformers class saves,
+values are drawn from the names. --keep leaves the checkpoint, so that llama.cpp's own converter can be run on it; its F32 file
+is then given with --llama-cpp, and the case holds its digests and keys too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch  # noqa: TID251
+import transformers  # noqa: TID251
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "families")]
+
+from converting import architecture_keys, digests, read_gguf  # noqa: E402
+from synthetic import write_checkpoint  # noqa: E402
+
+from llamacli.formats.file_access import LocalFile  # noqa: E402
+from llamacli.formats.safetensors import read_shard  # noqa: E402
+
+TOKENS = 40
+POSITIONS = (20, TOKENS - 1)
+
+
+def saved_shapes(model: Any, scratch: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes as `save_pretrained` writes them."""
+    model.save_pretrained(scratch)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(scratch.glob("*.safetensors")):
+        shapes.update({name: tensor.shape for name, tensor in read_shard(LocalFile(path), path.name).tensors.items()})
+    return shapes
+
+
+def answers(model: Any, tokens: list[int]) -> np.ndarray:
+    """Logits, or the last hidden state of an encoder, in float32."""
+    with torch.no_grad():
+        output = model.eval()(torch.tensor([tokens]))
+    found = output.logits if hasattr(output, "logits") else output.last_hidden_state
+    return np.asarray(found[0].numpy(), np.float32)
+
+
+def main() -> None:
+    """Build, save, load again from our own weights, compute."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--llama-cpp", type=Path, metavar="FILE")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
+    given = parser.parse_args()
+    config = json.loads(given.config.read_text())
+    kind = getattr(transformers, config["architectures"][0])
+    with tempfile.TemporaryDirectory() as room:
+        folder = Path(room) / given.name
+        write_checkpoint(folder, config, {})
+        settings = transformers.AutoConfig.from_pretrained(folder)
+        shapes = saved_shapes(kind._from_config(settings, dtype=torch.float32), Path(room) / "saved")
+        write_checkpoint(folder, config, shapes)
+        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        tokens = np.random.default_rng(5).integers(3, 250, TOKENS).tolist()
+        expected = answers(model, tokens)[list(POSITIONS)].astype("<f4")
+        if given.keep:
+            shutil.copytree(folder, given.keep, dirs_exist_ok=True)
+    case = {
+        "config": config, "tensors": {name: list(shape) for name, shape in shapes.items()}, "tokens": tokens,
+        "positions": list(POSITIONS), "expected": base64.b64encode(expected.tobytes()).decode(),
+    }  # fmt: skip
+    if given.llama_cpp:
+        peer = read_gguf(given.llama_cpp)
+        case["peer_keys"] = architecture_keys(peer.metadata)
+        case["peer_tensors"] = {name: [list(shape), digest[:16]] for name, (shape, _, digest) in digests(peer).items()}
+    path = ROOT / "tests" / "data" / "families" / f"{given.name}.json"
+    path.write_text(json.dumps(case, separators=(",", ":")) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
