@@ -5,6 +5,7 @@ Their values wait in Click's context; `quality_options` makes one value of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,6 @@ from llamacli.errors import UsageError
 
 _KEY = "llamacli.quality_options"
 CHECKS = ("none", "quick", "full")
-_ALONE = {"check": "quick"}
-"""What this means without a value."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,18 @@ def quality_options(context: typer.Context) -> QualityOptions:
 def add_quality_options(command: Any) -> None:
     """Give `command` these flags; they do not reach its function."""
     add_options(command, _quality)
-    for param in command.params:
-        if param.name in _ALONE:
-            # Click's own way to let an option stand alone, which Typer does not pass on.
-            param.flag_value, param._flag_needs_value = _ALONE[param.name], True
+    parse = command.parse_args
+    command.parse_args = lambda context, arguments: parse(context, check_alone(arguments))
+
+
+def check_alone(arguments: Sequence[str]) -> list[str]:
+    """`--check` may stand alone, for quick: Typer has no options whose values may be left out."""
+    out: list[str] = []
+    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
+        out.append(argument)
+        if argument == "--check" and "--" not in out and not following.isalpha():
+            out.append("quick")
+    return out
 
 
 def _keep(name: str) -> Any:

@@ -54,7 +54,7 @@ class Sensitivity:
         try:
             for change in changes:
                 if change.tensor not in old:
-                    old[change.tensor] = self._weights.read(change.tensor, self._sizes[change.tensor])
+                    old[change.tensor] = self._weights.read(change.tensor, self._sizes.get(change.tensor, 0))
                 self._weights.write(change.tensor, change.offset, change.data)
             found = self._read()
         finally:

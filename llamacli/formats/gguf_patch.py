@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llamacli.errors import CorruptFile
 from llamacli.formats.atomic import translated
-from llamacli.formats.gguf_encode import encode_header
+from llamacli.formats.gguf_encode import encode_entry, encode_header
 from llamacli.formats.gguf_reader import GGUF, read_part
 from llamacli.formats.gguf_values import Value
 from llamacli.progress import Progress, Silent
@@ -31,10 +31,10 @@ def patch_metadata(path: Path, values: Mapping[str, Value]) -> None:
     entries = [(tensor.name, tensor.shape, tensor.type.id, tensor.offset) for tensor in part.tensors]
     alignment = int(part.get("general.alignment", 32))
     old = encode_header(part.metadata, entries, alignment)
-    unknown = [key for key in values if key not in part.metadata]
+    for key, value in values.items():
+        if key not in part.metadata or len(encode_entry(key, value)) != len(encode_entry(key, part.metadata[key])):
+            raise ValueError(f"{path.name} has no room for another value of {key}")
     new = encode_header({**part.metadata, **values}, entries, alignment)
-    if unknown or len(new) != len(old):
-        raise ValueError(f"these values do not fit in the place of those in {path.name}: {unknown or list(values)}")
     with translated(path), path.open("r+b") as file:
         if file.read(len(old)) != old:
             raise CorruptFile(f"the header of {path} is laid out in another way", "it was not written by llamacli")
