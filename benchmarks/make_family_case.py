@@ -19,12 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch  # noqa: TID251
-import transformers  # noqa: TID251
-
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "families")]
+# In place of this folder, whose kernels.py would hide the package of that name that transformers looks for.
+sys.path[:1] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "families")]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402, TID251
+import transformers  # noqa: E402, TID251
 
 from converting import architecture_keys, digests, read_gguf  # noqa: E402
 from synthetic import write_checkpoint  # noqa: E402
