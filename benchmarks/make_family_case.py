@@ -26,7 +26,6 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "families")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402, TID251
 import transformers  # noqa: E402, TID251
-
 from converting import architecture_keys, digests, read_gguf  # noqa: E402
 from synthetic import write_checkpoint  # noqa: E402
 
