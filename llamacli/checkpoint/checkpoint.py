@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llamacli.checkpoint.consolidated import PARAMS, PREFIX, config_of_params
 from llamacli.checkpoint.prequantized import refuse_unreadable
 from llamacli.checkpoint.source import Source, plain
 from llamacli.errors import CorruptFile, NotFound, Unsupported
@@ -33,7 +34,7 @@ class Checkpoint:
         Raises Unsupported for what is not a safetensors checkpoint, CorruptFile for a missing, extra or damaged file.
         """
         files = source.files()
-        config = read_json(source, "config.json") if "config.json" in files else None
+        config = read_config(source)
         if config is None:
             raise Unsupported(f"{source.label} has no config.json", _what_it_is(files))
         refuse_unreadable(config, source.label)
@@ -73,6 +74,15 @@ class Checkpoint:
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
 
+def read_config(source: Source) -> dict[str, Any] | None:
+    """config.json, or what Mistral's params.json says in its terms; None where neither is."""
+    files = source.files()
+    if "config.json" in files:
+        config: dict[str, Any] = read_json(source, "config.json")
+        return config
+    return config_of_params(read_json(source, PARAMS)) if PARAMS in files else None
+
+
 def read_json(source: Source, name: str, kind: type = dict) -> Any:
     """A JSON object (or list, by `kind`) from a checkpoint. Raises CorruptFile if it is none."""
     try:
@@ -89,10 +99,12 @@ _AGAIN = "the checkpoint is incomplete or mixed from two; fetch it again"
 
 def _shards(source: Source, files: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str] | None]:
     """The weight files in order, and which tensor the index promises in which."""
-    if "model.safetensors.index.json" in files:
-        promised = read_json(source, "model.safetensors.index.json").get("weight_map")
+    own = "config.json" not in files  # Mistral's format, beside or instead of transformers'
+    index = f"{PREFIX if own else 'model'}.safetensors.index.json"
+    if index in files:
+        promised = read_json(source, index).get("weight_map")
         if not isinstance(promised, dict) or not promised or not all(isinstance(v, str) for v in promised.values()):
-            raise CorruptFile(f"{source.label}/model.safetensors.index.json has no weight_map")
+            raise CorruptFile(f"{source.label}/{index} has no weight_map")
         names = tuple(sorted(set(promised.values())))
         for name in names:
             if not plain(name) or not name.endswith(".safetensors"):
@@ -100,7 +112,7 @@ def _shards(source: Source, files: tuple[str, ...]) -> tuple[tuple[str, ...], di
             if name not in files:
                 raise CorruptFile(f"{source.label}: shard {name} is missing", "fetch the checkpoint again")
         return names, promised
-    weights = tuple(name for name in files if name.endswith(".safetensors"))
+    weights = tuple(name for name in files if name.endswith(".safetensors") and name.startswith(PREFIX) == own)
     if "model.safetensors" in weights:
         return ("model.safetensors",), None
     numbered = tuple(name for name in weights if name.startswith("model-"))
@@ -108,7 +120,7 @@ def _shards(source: Source, files: tuple[str, ...]) -> tuple[tuple[str, ...], di
         raise CorruptFile(
             f"{source.label} has shards but no model.safetensors.index.json", "fetch the checkpoint again"
         )
-    others = tuple(name for name in weights if not name.startswith(("adapter_", "consolidated")))
+    others = tuple(name for name in weights if not name.startswith("adapter_"))
     if len(others) == 1:
         return others, None
     if not others:

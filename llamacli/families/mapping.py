@@ -20,7 +20,8 @@ ALWAYS_DROPPED = re.compile(
 
 NOT_TEXT = re.compile(
     r"(.*\.)?(vision_tower|vision_model|visual|multi_modal_projector|mm_projector|audio_tower|embed_vision|embed_audio"
-    r"|vision_embed_tokens|image_newline|vit|audio_projector|aligner)(\..*)?"
+    r"|vision_embed_tokens|image_newline|vit|audio_projector|aligner|vision_encoder|vision_language_adapter|patch_merger"
+    r"|pre_mm_projector_norm)(\..*)?"
 )
 """The other senses of a multimodal checkpoint; the text model is converted without them."""
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 
 from llamacli.families.base import Key
 from llamacli.families.config import Config
+from llamacli.families.decoder import no_window_warning
 from llamacli.families.llama import LLAMA
+from llamacli.families.moe import W_EXPERT_RULES
 from llamacli.formats.gguf_values import Value, f32
 
 
@@ -34,5 +36,23 @@ MISTRAL3 = LLAMA.override(
     ),
     defaults={"rope_theta": 1e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
     refusals=_refusals,
+    example="mistralai/Ministral-3-8B-Instruct-2512",
+)
+
+CONSOLIDATED = MISTRAL3.override(
+    name="llama",
+    title="Mistral's own format (params.json)",
+    architectures=("MistralConsolidated",),
+    rules=(*W_EXPERT_RULES,),
+    expected=tuple(tensor for tensor in LLAMA.expected if ".ffn_" not in tensor.name),
+    warnings=no_window_warning,
+    example="mistralai/Mistral-7B-Instruct-v0.3",
+)
+"""Rows of queries and keys stand as ggml wants them already."""
+
+CONSOLIDATED_SCALED = CONSOLIDATED.override(
+    name="mistral3",
+    title="Mistral's own format, warmer with the position",
+    architectures=("MistralScaledConsolidated",),
     example="mistralai/Ministral-3-8B-Instruct-2512",
 )

@@ -29,7 +29,7 @@ from llamacli.families.llama import LLAMA
 from llamacli.families.llama4 import LLAMA4
 from llamacli.families.mamba import GRANITE_HYBRID
 from llamacli.families.minimax import MINIMAX_M2
-from llamacli.families.mistral3 import MISTRAL3
+from llamacli.families.mistral3 import CONSOLIDATED, CONSOLIDATED_SCALED, MISTRAL3
 from llamacli.families.mixtral import MIXTRAL
 from llamacli.families.modern_bert import MODERN_BERT
 from llamacli.families.nemotron import NEMOTRON
@@ -51,6 +51,8 @@ FAMILIES: tuple[Family, ...] = (
     LLAMA,
     MIXTRAL,
     MISTRAL3,
+    CONSOLIDATED,
+    CONSOLIDATED_SCALED,
     QWEN2,
     QWEN2_MOE,
     QWEN3,
