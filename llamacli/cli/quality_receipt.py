@@ -70,7 +70,9 @@ class Receipts:
     def _signed(self, path: Path) -> dict[str, Any]:
         from llamacli.formats.gguf_patch import patch_metadata
 
-        quality = self._measured(path)
+        quality = measured_against(
+            self._here, self._reference, path, windows=WINDOWS[self._check], threads=self._threads, title="checking"
+        )
         gguf = read_gguf(path)
         patch_metadata(path, {**_figures(quality), DIGEST_KEY: string(digest_of(self._here, gguf, "signing"))})
         far = quality.divergence
@@ -81,19 +83,6 @@ class Receipts:
             f"{quality.tokens:,} tokens"
         )
         return quality.to_json()
-
-    def _measured(self, path: Path) -> Quality:
-        from llamacli.evaluate.measure import measure
-        from llamacli.evaluate.texts import builtin_text
-        from llamacli.evaluate.windows import cut_text
-        from llamacli.runtime.engine import EngineSettings
-        from llamacli.runtime.llama import open_engine
-
-        settings = EngineSettings(ctx_size=WINDOW, threads=self._threads)
-        with open_engine(self._reference.path, settings) as source, open_engine(path, settings) as engine:
-            text = cut_text(source, builtin_text("heldout"), WINDOW, WINDOWS[self._check])
-            with self._here.console.progress("checking", len(text), unit="windows") as progress:
-                return measure({"result": engine}, text, source, progress=progress)["result"]
 
     def _source_name(self) -> str:
         """A repository and its revision, or the last part of a path: where it lies here is nobody's business."""
@@ -109,6 +98,23 @@ class Receipts:
                 found = pool.map(_file_digest, files)
                 self._digests = tuple(f"{path.name} {digest}" for path, digest in zip(files, found, strict=True))
         return self._digests
+
+
+def measured_against(
+    here: Context, reference: Reference, path: Path, *, windows: int, threads: int, title: str
+) -> Quality:
+    """The quality of the file at `path` beside its reference, on so many windows of the built-in text (0: all)."""
+    from llamacli.evaluate.measure import measure
+    from llamacli.evaluate.texts import builtin_text
+    from llamacli.evaluate.windows import cut_text
+    from llamacli.runtime.engine import EngineSettings
+    from llamacli.runtime.llama import open_engine
+
+    settings = EngineSettings(ctx_size=WINDOW, threads=threads)
+    with open_engine(reference.path, settings) as source, open_engine(path, settings) as engine:
+        text = cut_text(source, builtin_text("heldout"), WINDOW, windows)
+        with here.console.progress(title, len(text), unit="windows") as progress:
+            return measure({"result": engine}, text, source, progress=progress)["result"]
 
 
 def _file_digest(path: Path) -> str:

@@ -45,6 +45,7 @@ class Reference:
         self._here, self._model, self._folder = here, model, folder
         self._stack = contextlib.ExitStack()
         self._written: Path | None = None
+        self._temporary: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -53,9 +54,18 @@ class Reference:
         if inputs and all(path.suffix == ".gguf" for path in inputs):
             return inputs[0]
         if self._written is None:
-            place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".llamacli-", dir=self._folder))
-            self._written = self._write(Path(place))
+            self._written = self._write(self._place())
         return self._written
+
+    def temporary(self, name: str) -> Path:
+        """A path for a file that is removed at the end."""
+        return self._place() / name
+
+    def _place(self) -> Path:
+        if self._temporary is None:
+            made = tempfile.TemporaryDirectory(prefix=".llamacli-", dir=self._folder)
+            self._temporary = Path(self._stack.enter_context(made))
+        return self._temporary
 
     def model(self) -> Model:
         """The model to quantize from; what came over the network is not fetched twice if a faithful copy is here."""

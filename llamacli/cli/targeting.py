@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
-from llamacli.cli.quality_receipt import Receipts
+from llamacli.cli.quality_receipt import WINDOWS, Receipts, measured_against
 from llamacli.cli.quantize_options import QualityOptions
 from llamacli.cli.reference import Reference
 from llamacli.cli.sizes import human_size
 from llamacli.cli.texts import BUILTIN, read_text
+from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.evaluate.sensitivity import Change
@@ -32,9 +33,15 @@ USUAL_BITS = 4.5
 """Where no size is given, the model is tried with types of about so many bits."""
 
 
+MOST_TRIALS = 5
+ENOUGH = 0.9
+"""A file with this share of the divergence that is allowed is small enough."""
+CAUTION = 0.97
+
+
 @dataclass(frozen=True)
 class Targeting:
-    """What a targeted plan is made from."""
+    """What a targeted plan is made from; `trials`: whether files may be made on the way."""
 
     here: Context
     model: Model
@@ -44,6 +51,7 @@ class Targeting:
     kernel: Kernel
     threads: int
     receipts: Receipts
+    trials: bool
 
     def plan(self) -> Targeted:
         """Measure, decide, and say what was decided. Raises UsageError where the promise cannot be kept."""
@@ -57,10 +65,57 @@ class Targeting:
         if size:
             found = plan_for_size(self.model, options, size, errors, sensitivity, name=name)
         else:
-            most = self.quality.max_kld
-            found = plan_for_damage(self.model, options, most, errors, sensitivity, name=name)
+            found = self._kept(lambda aim: plan_for_damage(self.model, options, aim, errors, sensitivity, name=name))
         self.here.console.status(f"mixture   {mixture(found.plan)} · expected KL divergence {found.damage:.4f}")
         return found
+
+    def _kept(self, plan_for: Callable[[float], Targeted]) -> Targeted:
+        """The smallest plan that keeps the promised divergence when it is carried out and measured.
+
+        What is expected leaves out that engines round activations too: files are made and measured, and the aim is
+        corrected, until one keeps the promise and is not much better than it has to be.
+        """
+        most = aim = self.quality.max_kld
+        if not self.trials:
+            return plan_for(aim)
+        kept: Targeted | None = None
+        for _ in range(MOST_TRIALS):
+            try:
+                found = plan_for(aim)
+            except UsageError:
+                if kept is None:
+                    raise
+                break
+            actual = self._actual(found.plan)
+            self.here.console.status(f"trial     {human_size(found.plan.size_bytes)} · KL divergence {actual:.4f}")
+            if actual <= most:
+                kept = found
+                if actual > ENOUGH * most:
+                    break
+            aim *= CAUTION * most / actual
+        if kept is None:
+            raise UsageError(f"no file of these types diverges by at most {most:g} nats", "ask for less, or for a size")
+        return kept
+
+    def _actual(self, plan: Plan) -> float:
+        """What a file of this plan really does, in a temporary one."""
+        from llamacli.quantize.run import Output, quantize
+
+        path = self.reference.temporary("trial.gguf")
+        output = Output(plan, path)
+        quantize(self.model, [output], self.kernel, threads=self.threads, force=True)
+        found = measured_against(
+            self.here,
+            self.reference,
+            output.paths[0],
+            windows=WINDOWS["quick"],
+            threads=self.threads,
+            title="measuring",
+        )
+        for part in output.paths:
+            part.unlink()
+        assert found.divergence is not None  # it was measured against its source
+        return found.divergence.mean.value
 
     def _promise(self) -> tuple[str, int]:
         """How the result is called, and the bytes that it may take (0: as few as possible)."""
@@ -114,7 +169,8 @@ class Targeting:
         estimated = estimated_sensitivity(self.model, list(errors))
         if not self.quality.probe:
             return estimated
-        needed = 2 * self.model.weights
+        files = [path.stat().st_size for path in self.model.inputs if path.suffix == ".gguf"]
+        needed = sum(files) or 2 * self.model.weights
         if needed > 0.8 * memory().available:
             self.here.console.warn(
                 f"trying out which tensors matter needs {human_size(needed)} of memory, more than is free; "

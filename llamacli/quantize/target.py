@@ -45,7 +45,7 @@ from llamacli.quantize.model import Model
 from llamacli.quantize.place import Place
 from llamacli.quantize.plan import Plan, PlanOptions, make_plan, names_to_choose
 from llamacli.quantize.recipes import Recipe
-from llamacli.quantize.roles import Role, is_tied, role_of
+from llamacli.quantize.roles import Role, block_of, is_tied, role_of
 
 QUICK_TYPES = (Q2_K, Q3_K, IQ4_XS, Q4_K, Q5_K, Q6_K, Q8_0)
 """Types that every backend decodes at full speed."""
@@ -58,10 +58,14 @@ WIDE_FROM = 7.0
 """Bits per weight from which on tensors may also stay as they are stored."""
 
 ROLE_SENSITIVITY: dict[Role, float] = {
-    Role.HEAD: 1.8, Role.TOKEN_EMBEDDING: 1.5, Role.ATTENTION_Q: 0.6, Role.ATTENTION_K: 0.4, Role.ATTENTION_V: 0.25,
-    Role.ATTENTION_OUTPUT: 0.25, Role.FFN_DOWN: 0.2, Role.FFN_GATE: 0.15, Role.FFN_UP: 0.12,
+    Role.HEAD: 2.0, Role.TOKEN_EMBEDDING: 2.2, Role.ATTENTION_Q: 0.8, Role.ATTENTION_K: 0.6, Role.ATTENTION_V: 0.18,
+    Role.ATTENTION_OUTPUT: 0.18, Role.FFN_DOWN: 0.11, Role.FFN_GATE: 0.14, Role.FFN_UP: 0.1,
 }  # fmt: skip
-"""KL divergence for a share of noise of 1, extrapolated: means over the trained checkpoints that were measured."""
+FIRST_BLOCK_SENSITIVITY: dict[Role, float] = {
+    Role.ATTENTION_Q: 0.35, Role.ATTENTION_K: 0.35, Role.ATTENTION_V: 1.0, Role.ATTENTION_OUTPUT: 1.1,
+    Role.FFN_DOWN: 1.5, Role.FFN_GATE: 0.6, Role.FFN_UP: 0.55,
+}  # fmt: skip
+"""KL divergence for a share of noise of 1, extrapolated from small ones: means over two small trained models."""
 OTHER_SENSITIVITY = 0.3
 
 
@@ -127,7 +131,13 @@ def estimated_sensitivity(model: Model, names: Sequence[str]) -> dict[str, float
     """What is known of tensors by their roles alone."""
     architecture = str(model.metadata["general.architecture"].value)
     tied = is_tied(model.tensors)
-    return {name: ROLE_SENSITIVITY.get(role_of(name, architecture, tied), OTHER_SENSITIVITY) for name in names}
+
+    def estimate(name: str) -> float:
+        role = role_of(name, architecture, tied)
+        usual = ROLE_SENSITIVITY.get(role, OTHER_SENSITIVITY)
+        return FIRST_BLOCK_SENSITIVITY.get(role, usual) if block_of(name) == 0 else usual
+
+    return {name: estimate(name) for name in names}
 
 
 def plan_for_size(

@@ -261,7 +261,9 @@ def _with_engine(
         receipts = Receipts(here, model, reference, quality, chosen.name, threads or _cores())
         options = calibrated(here, reference, options, quality, threads)
         if quality.targets:
-            targeting = Targeting(here, model, reference, options, quality, chosen, threads or _cores(), receipts)
+            targeting = Targeting(
+                here, model, reference, options, quality, chosen, threads or _cores(), receipts, trials=not dry_run
+            )
             plans = [targeting.plan().plan]
         else:
             plans = [make_plan(model, recipe, receipts.reserved(options, recipe.name)) for recipe in recipes]
