@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
-from llamacli.cli.models import model_path
+from llamacli.cli.models import obtain
 from llamacli.cli.sizes import human_size
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def runnable(here: Context, name: str | None) -> Iterator[Path]:
     """
     path = here.cwd / Path(name).expanduser() if name else None
     if path is None or not path.is_dir():
-        yield model_path(here, name)
+        yield obtain(here, name, pull=here.console.pull)
         return
     from llamacli.quantize.model import open_model
 

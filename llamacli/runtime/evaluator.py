@@ -147,14 +147,7 @@ class Evaluator:
         return list(self._adapters)
 
     def _apply_adapters(self) -> None:
-        if not self._adapters:
-            return
-        count = len(self._adapters)
-        pointers = (ctypes.c_void_p * count)(*[pointer for pointer, _ in self._adapters])
-        scales = (ctypes.c_float * count)(*[scale for _, scale in self._adapters])
-        array = ctypes.cast(pointers, ctypes.POINTER(self._lib.llama_adapter_lora_p_ctypes))
-        if self._lib.llama_set_adapters_lora(self._context, array, count, scales):
-            raise EngineError("the engine refuses the LoRA adapter", failure_hint())
+        apply_adapters(self._lib, self._context, self._adapters)
 
     def _release(self) -> None:
         if self._context:
@@ -350,6 +343,18 @@ class Evaluator:
                 "its weights are damaged, or it needs other settings (-fa off, -ctk f16 -ctv f16); llamacli verify FILE",
             )
         self._checked = True
+
+
+def apply_adapters(library: Any, context: Any, adapters: Sequence[tuple[Any, float]]) -> None:
+    """Let a context compute with these LoRA adapters, each with its scale. Raises EngineError."""
+    if not adapters:
+        return
+    count = len(adapters)
+    pointers = (ctypes.c_void_p * count)(*[pointer for pointer, _ in adapters])
+    scales = (ctypes.c_float * count)(*[scale for _, scale in adapters])
+    array = ctypes.cast(pointers, ctypes.POINTER(library.llama_adapter_lora_p_ctypes))
+    if library.llama_set_adapters_lora(context, array, count, scales):
+        raise EngineError("the engine refuses the LoRA adapter", failure_hint())
 
 
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:

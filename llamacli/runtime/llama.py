@@ -125,6 +125,11 @@ class LlamaEngine:
         return self._model
 
     @property
+    def adapters(self) -> list[tuple[Any, float]]:
+        """The LoRA adapters in use, each with its scale."""
+        return self._compute.adapters
+
+    @property
     def parameters(self) -> int:
         """Number of weights."""
         return int(self._lib.llama_model_n_params(self._model))

@@ -12,7 +12,7 @@ from typing import Any
 
 from llamacli.errors import DoesNotFit, EngineError
 from llamacli.runtime import bindings
-from llamacli.runtime.evaluator import ABORTED, CACHE_TYPES, FLASH_ATTENTION, whole_cells
+from llamacli.runtime.evaluator import ABORTED, CACHE_TYPES, FLASH_ATTENTION, apply_adapters, whole_cells
 from llamacli.runtime.graph import GraphWatch, Observer
 from llamacli.runtime.llama import LlamaEngine
 
@@ -63,6 +63,7 @@ class Windows:
             kind = DoesNotFit if "alloc" in said.lower() or "memory" in said.lower() else EngineError
             raise kind(f"the engine cannot make a context for {sequences} windows of {size:,} tokens", said)
         self._memory = self._lib.llama_get_memory(self._context)
+        apply_adapters(self._lib, self._context, engine.adapters)
         self._lib.llama_set_abort_callback(self._context, self._abort, None)
         self._batch = self._lib.llama_batch_init(size * sequences, 0, 1)
 
