@@ -47,8 +47,7 @@ def case_row(path: Path, scratch: Path) -> list[str]:
     expected = np.frombuffer(base64.b64decode(case["expected"]), "<f4").reshape(len(case["positions"]), -1)
     found_file = read_gguf(gguf)
     with Engine(gguf) as engine:
-        encoder = any(key.endswith("attention.causal") for key in found_file.metadata)
-        found = engine.vectors(case["tokens"]) if encoder else engine.logits(case["tokens"], 256)
+        found = engine.vectors(case["tokens"]) if case["vectors"] else engine.logits(case["tokens"], 256)
     found = found[case["positions"], : expected.shape[1]]
     equal, keys = "fails", "-"
     if "peer_tensors" in case:

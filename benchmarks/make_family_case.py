@@ -45,12 +45,12 @@ def saved_shapes(model: Any, scratch: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def answers(model: Any, tokens: list[int]) -> np.ndarray:
-    """Logits, or the last hidden state of an encoder, in float32."""
+def answers(model: Any, tokens: list[int]) -> tuple[np.ndarray, bool]:
+    """Logits, or the last hidden state of an encoder, in float32; and whether it is the latter."""
     with torch.no_grad():
         output = model.eval()(torch.tensor([tokens]))
     found = output.logits if hasattr(output, "logits") else output.last_hidden_state
-    return np.asarray(found[0].numpy(), np.float32)
+    return np.asarray(found[0].numpy(), np.float32), not hasattr(output, "logits")
 
 
 def main() -> None:
@@ -71,12 +71,14 @@ def main() -> None:
         write_checkpoint(folder, config, shapes)
         model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
         tokens = np.random.default_rng(5).integers(3, 250, TOKENS).tolist()
-        expected = answers(model, tokens)[list(POSITIONS)].astype("<f4")
+        found, vectors = answers(model, tokens)
+        expected = found[list(POSITIONS)].astype("<f4")
         if given.keep:
             shutil.copytree(folder, given.keep, dirs_exist_ok=True)
     case = {
         "config": config, "tensors": {name: list(shape) for name, shape in shapes.items()}, "tokens": tokens,
         "positions": list(POSITIONS), "expected": base64.b64encode(expected.tobytes()).decode(),
+        "vectors": vectors,
     }  # fmt: skip
     if given.llama_cpp:
         peer = read_gguf(given.llama_cpp)

@@ -7,6 +7,7 @@ from llamacli.families.decoder import (
     DECODER_KEYS,
     DECODER_TENSORS,
     HEAD_WIDTHS,
+    POOLING,
     POST_NORMS,
     QK_NORM,
     SLIDING_WINDOW,
@@ -27,3 +28,11 @@ GEMMA3 = GEMMA.override(
     warnings=attention_scale_warning(62),
     example="google/gemma-3-4b-it",
 )  # fmt: skip
+
+EMBEDDING_GEMMA = GEMMA3.override(
+    name="gemma-embedding",
+    title="EmbeddingGemma",
+    architectures=("Gemma3TextModel",),
+    keys=(*DECODER_KEYS, *HEAD_WIDTHS, SLIDING_WINDOW, POOLING),
+    example="google/embeddinggemma-300m",
+)

@@ -11,7 +11,7 @@ from llamacli.families.transforms import regroup
 from llamacli.formats.gguf_values import f32, u32
 
 
-def _qkv_runs(config: Config) -> Iterable[tuple[int, int]]:
+def qkv_runs(config: Config) -> Iterable[tuple[int, int]]:
     """Rows from (head, q k v) to (q k v, head)."""
     width = config.head_dim
     return (((3 * head + part) * width, width) for part in range(3) for head in range(config.heads))
@@ -44,7 +44,7 @@ GPTNEOX = Family(
     ),
     rules=(
         Rule(r".*\.attention\.(bias|masked_bias)", drop=True),
-        Rule(r".*\.query_key_value\.(weight|bias)", regroup(_qkv_runs)),
+        Rule(r".*\.query_key_value\.(weight|bias)", regroup(qkv_runs)),
     ),
     expected=(
         EMBEDDING, OUTPUT, OUTPUT_NORM, *FFN_UP_DOWN,

@@ -1,12 +1,12 @@
-"""Mamba 2's mixer in Granite 4: state-space blocks with attention in a few of them, and experts or none."""
+"""Mamba 2, and Granite 4, which has its blocks with attention in a few of them, and experts or none."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from llamacli.families.base import Expected, Key, Rule
+from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import Config
-from llamacli.families.decoder import count
+from llamacli.families.decoder import EMBEDDING, OUTPUT_NORM, always, count, real
 from llamacli.families.granite import GRANITE_MOE
 from llamacli.families.transforms import chain, squeeze
 from llamacli.formats.gguf_values import ValueType, array, boolean, u32
@@ -24,6 +24,11 @@ def _column(rows: Rows, config: Config) -> Rows:
 
 def _inner(config: Config) -> int:
     return int(config.get("mamba_expand", default=2)) * config.hidden
+
+
+def _mixer(config: Config) -> int:
+    """Width of Mamba 2's own mixer."""
+    return int(config.get("d_inner", "intermediate_size", default=int(config.get("expand", default=2)) * config.hidden))
 
 
 def _groups(config: Config) -> int:
@@ -79,4 +84,39 @@ GRANITE_HYBRID = GRANITE_MOE.override(
     ),
     refusals=lambda c: () if _hybrid(c) else ("config.json: a Granite 4 without state-space blocks is another family",),
     example="ibm-granite/granite-4.0-h-tiny",
+)  # fmt: skip
+
+MAMBA2 = Family(
+    name="mamba2",
+    title="Mamba 2",
+    architectures=("Mamba2ForCausalLM",),
+    keys=(
+        Key("context_length", always(u32(1 << 20))),  # a state has no length
+        Key("embedding_length", lambda c: u32(c.hidden)),
+        Key("feed_forward_length", always(u32(0))),
+        Key("attention.head_count", always(u32(0))),
+        Key("block_count", lambda c: u32(c.blocks)),
+        Key("ssm.conv_kernel", count("conv_kernel", "d_conv")),
+        Key("ssm.inner_size", lambda c: u32(_mixer(c))),
+        Key("ssm.state_size", count("state_size", "d_state")),
+        Key("ssm.time_step_rank", lambda c: u32(_mixer(c) // int(c.get("head_dim", default=64)))),
+        Key("ssm.group_count", lambda c: u32(int(c.get("n_groups", default=1)))),
+        Key("attention.layer_norm_rms_epsilon", real("layer_norm_epsilon", "rms_norm_eps")),
+    ),
+    rename=lambda name, config: name.removeprefix("model.") if name.startswith("model.backbone.") else name,
+    rules=(
+        Rule(r".*\.mixer\.(A_log)", chain(_column, decay)),
+        Rule(r".*\.mixer\.D", _column),
+        Rule(r"(.*)\.dt_bias", rename=r"\1.dt_proj.bias"),
+        Rule(r".*\.conv1d\.weight", squeeze),
+        Rule(r".*\.mixer\.norm\.weight", lambda rows, config: Reshaped(
+            rows, (int(config.get("n_groups", default=1)), rows.shape[0] // int(config.get("n_groups", default=1))))),
+    ),
+    expected=(
+        EMBEDDING, OUTPUT_NORM,
+        Expected("blk.{block}.ssm_in.weight", lambda c: (-1, c.hidden)),
+        Expected("blk.{block}.ssm_out.weight", lambda c: (c.hidden, _mixer(c))),
+    ),
+    defaults={"layer_norm_epsilon": 1e-5, "conv_kernel": 4, "state_size": 128, "tie_word_embeddings": False},
+    example="mistralai/Mamba-Codestral-7B-v0.1",
 )  # fmt: skip

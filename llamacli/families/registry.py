@@ -8,6 +8,7 @@ from llamacli.errors import Unsupported
 from llamacli.families.arcee import ARCEE
 from llamacli.families.base import Family
 from llamacli.families.bert import BERT, DISTILBERT, NOMIC_BERT, ROBERTA
+from llamacli.families.bloom import BLOOM
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
 from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2
@@ -16,7 +17,8 @@ from llamacli.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from llamacli.families.exaone import EXAONE, EXAONE4
 from llamacli.families.falcon import FALCON
 from llamacli.families.gemma import GEMMA, GEMMA2
-from llamacli.families.gemma3 import GEMMA3
+from llamacli.families.gemma3 import EMBEDDING_GEMMA, GEMMA3
+from llamacli.families.gemma4 import GEMMA4
 from llamacli.families.glm import GLM, GLM4_MOE
 from llamacli.families.glm4 import GLM4
 from llamacli.families.gpt2 import GPT2
@@ -27,7 +29,7 @@ from llamacli.families.hunyuan import HUNYUAN_DENSE, HUNYUAN_MOE
 from llamacli.families.lfm2 import LFM2, LFM2_MOE
 from llamacli.families.llama import LLAMA
 from llamacli.families.llama4 import LLAMA4
-from llamacli.families.mamba import GRANITE_HYBRID
+from llamacli.families.mamba import GRANITE_HYBRID, MAMBA2
 from llamacli.families.minimax import MINIMAX_M2
 from llamacli.families.mistral3 import CONSOLIDATED, CONSOLIDATED_SCALED, MISTRAL3
 from llamacli.families.mixtral import MIXTRAL
@@ -42,9 +44,11 @@ from llamacli.families.qwen2_moe import QWEN2_MOE
 from llamacli.families.qwen3 import QWEN3
 from llamacli.families.qwen3_moe import QWEN3_MOE
 from llamacli.families.qwen3_next import QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
+from llamacli.families.qwen_vl import QWEN2_VL, QWEN3_VL, QWEN3_VL_MOE
 from llamacli.families.seed_oss import SEED_OSS
 from llamacli.families.smollm3 import SMOLLM3
 from llamacli.families.stablelm import STABLELM
+from llamacli.families.starcoder import STARCODER
 from llamacli.families.starcoder2 import STARCODER2
 
 FAMILIES: tuple[Family, ...] = (
@@ -60,6 +64,7 @@ FAMILIES: tuple[Family, ...] = (
     GEMMA,
     GEMMA2,
     GEMMA3,
+    EMBEDDING_GEMMA,
     PHI3,
     SMOLLM3,
     GRANITE,
@@ -104,6 +109,13 @@ FAMILIES: tuple[Family, ...] = (
     MINIMAX_M2,
     MODERN_BERT,
     GRANITE_HYBRID,
+    MAMBA2,
+    QWEN2_VL,
+    QWEN3_VL,
+    QWEN3_VL_MOE,
+    GEMMA4,
+    STARCODER,
+    BLOOM,
     GPTNEOX,
 )
 

@@ -14,8 +14,12 @@ VOCABULARY = 320
 """Rows of the embedding: 256 bytes, a few merges and special tokens, and padding."""
 
 
-def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 values that bf16 holds exactly, drawn from the tensor's name alone."""
+SMALL = ("gemma4", 0.125)
+"""Gemma 4 does not divide attention's scores by the root of the width: its key norms are as small as that root asks for."""
+
+
+def values_of(name: str, shape: tuple[int, ...], kind: str = "") -> np.ndarray:
+    """float32 values that bf16 holds exactly, drawn from the tensor's name alone; `kind` is the model's type."""
     numbers = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if "norm" in name.lower() or "ln_" in name or name.endswith("layernorm.weight"):
         numbers = numbers * 0.1 + (0.9 if name.endswith("weight") else 0.0)
@@ -23,17 +27,19 @@ def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
         numbers *= 0.1
     else:
         numbers *= 1.5 / np.sqrt(shape[-1])
+    if kind.startswith(SMALL[0]) and "k_norm" in name:
+        numbers *= SMALL[1]
     bits = numbers.astype(np.float32).view(np.uint32)
     rounded: np.ndarray = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint32) << 16
     return rounded.view(np.float32)
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, tuple[int, ...]]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, tuple[int, ...]], kind: str = "") -> None:
     """All tensors of one file in bf16."""
     header: dict[str, Any] = {}
     data = b""
     for name, shape in tensors.items():
-        raw = (values_of(name, tuple(shape)).view(np.uint32) >> 16).astype("<u2").tobytes()
+        raw = (values_of(name, tuple(shape), kind).view(np.uint32) >> 16).astype("<u2").tobytes()
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     text = json.dumps(header).encode()
@@ -44,7 +50,7 @@ def write_checkpoint(folder: Path, config: Mapping[str, Any], tensors: Mapping[s
     """A folder as from the Hub: configuration, weights and a byte-level tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    write_safetensors(folder / "model.safetensors", tensors)
+    write_safetensors(folder / "model.safetensors", tensors, str(config.get("model_type", "")))
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer()))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"}')
 

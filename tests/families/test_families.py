@@ -31,13 +31,23 @@ INTENDED_KEYS = {
     "chatglm.context_length": "max_position_embeddings; llama.cpp writes the residual stream's width",
     "ernie4_5-moe.expert_shared_feed_forward_length": "the shared experts' real width; the engine reads the tensors",
     "modern-bert.attention.layer_norm_epsilon": "norm_eps, without which the engine does not load the file",
+    "bloom.context_length": "seq_length or 2048; llama.cpp writes the residual stream's width",
     "modern-bert.classifier.pooling_type": "there is no classifier in an encoder",
 }
 """Where our keys differ from llama.cpp's converter, and why."""
 
 INTENDED_TENSORS = {
     ("exaone4", "rope_freqs.weight"): "powers are rounded correctly; torch's are off by one unit in the last place",
-    ("gemma3", "token_embd.weight"): "all rows are kept and the vocabulary is padded; llama.cpp cuts rows off",
+    **{
+        (name, "token_embd.weight"): "all rows are kept and the vocabulary is padded; llama.cpp cuts rows off"
+        for name in ("gemma3", "gemma3_vision", "gemma4", "gemma4_e2b", "gemma4_moe", "embedding_gemma")
+    },
+    **{
+        ("qwen3_vl_moe", f"blk.{block}.ffn_{part}_exps.weight"): "stacks as transformers 5 saves them; llama.cpp takes "
+        "them for the Hub's order and transposes"
+        for block in range(2)
+        for part in ("gate", "up", "down")
+    },
 }
 """Where our tensors differ, and why."""
 
@@ -66,8 +76,7 @@ def test_the_engine_computes_what_transformers_computes(name: str, folder: Path)
     path, case = converted(name, folder)
     expected = np.frombuffer(base64.b64decode(case["expected"]), "<f4").reshape(len(case["positions"]), -1)
     with Engine(path) as engine:
-        encoder = "attention.causal" in {key.partition(".")[2] for key in read_gguf(path).metadata}
-        found = (engine.vectors if encoder else engine.logits)(case["tokens"], *([] if encoder else [256]))
+        found = engine.vectors(case["tokens"]) if case["vectors"] else engine.logits(case["tokens"], 256)
     found = found[case["positions"], : expected.shape[1]]
     assert nmse(found, expected) < LIMITS.get(name, 1e-6)
     assert found.argmax(1).tolist() == expected.argmax(1).tolist()
@@ -115,3 +124,19 @@ def test_no_class_belongs_to_two_families() -> None:
 def test_a_family_says_what_people_call_it_and_gives_an_example(family: Any) -> None:
     assert family.title
     assert family.example.count("/") == 1
+
+
+def test_stacks_of_experts_are_read_in_both_orders_that_are_shipped() -> None:
+    from llamacli.families.qwen_vl import QWEN3_VL_MOE
+    from llamacli.formats.rows import InMemory, read_all
+
+    config = Config({"hidden_size": 8, "moe_intermediate_size": 6, "num_experts": 3})
+    gate_up = np.random.default_rng(1).standard_normal((3, 12, 8)).astype(np.float32)
+    down = np.random.default_rng(2).standard_normal((3, 8, 6)).astype(np.float32)
+    both, last = QWEN3_VL_MOE.rules[:2]
+    assert both.split and last.transform
+    for order in (lambda stack: stack, lambda stack: np.ascontiguousarray(stack.swapaxes(1, 2))):
+        parts = dict(both.split("x.mlp.experts.gate_up_proj", InMemory(order(gate_up)), config))
+        np.testing.assert_array_equal(read_all(parts["x.mlp.experts.gate_proj.weight"]), gate_up[:, :6])
+        np.testing.assert_array_equal(read_all(parts["x.mlp.experts.up_proj.weight"]), gate_up[:, 6:])
+        np.testing.assert_array_equal(read_all(last.transform(InMemory(order(down)), config)), down)
