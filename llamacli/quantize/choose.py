@@ -85,7 +85,7 @@ def _settled(
     if source_type.quantized:
         return Choice(source_type, "already so in the checkpoint", kept=True)
     if not may_quantize(tensor, model.architecture):
-        return Choice(F32 if recipe.default is F32 else source_type, "kept as it is stored", kept=True)
+        return Choice(source_type, "kept as it is stored", kept=True)
     if overrides.leave_output and tensor.name == HEAD:
         return Choice(source_type, "--leave-output-tensor", kept=True)
     named = overrides.named_type(tensor.name)

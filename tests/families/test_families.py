@@ -42,6 +42,7 @@ INTENDED_TENSORS = {
         (name, "token_embd.weight"): "all rows are kept and the vocabulary is padded; llama.cpp cuts rows off"
         for name in ("gemma3", "gemma3_vision", "gemma4", "gemma4_e2b", "gemma4_moe", "embedding_gemma")
     },
+    ("gemma4_e2b", "per_layer_model_proj.weight"): "kept in bf16 as stored, as llama-quantize keeps it in every file",
     **{
         ("qwen3_vl_moe", f"blk.{block}.ffn_{part}_exps.weight"): "stacks as transformers 5 saves them; llama.cpp takes "
         "them for the Hub's order and transposes"
