@@ -66,7 +66,7 @@ def add_quality_options(command: Any) -> None:
 def check_alone(arguments: Sequence[str]) -> list[str]:
     """`--check` may stand alone, for quick: Typer has no options whose values may be left out."""
     out: list[str] = []
-    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         out.append(argument)
         if argument == "--check" and "--" not in out and not following.isalpha():
             out.append("quick")
