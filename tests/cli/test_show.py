@@ -59,7 +59,7 @@ def test_the_summary_tells_what_a_model_is(invoke: Any, model: Path) -> None:
     assert facts["template"] == "system, tools, thinking, vision"
     assert facts["sampling"] == "temp 0.6, top_k 20"
     assert facts["licence"] == "apache-2.0" and facts["source"] == "someone/little-one"
-    assert facts["llamacli.recipe"] == "Q4_K_M"
+    assert facts["made"].endswith("recipe Q4_K_M")
     table = [line.split() for line in done.out.split("\n\n")[1].splitlines()]
     assert table[0] == ["type", "tensors", "weights", "bytes", "share"]
     assert table[1][:4] == ["F32", "1", "256", "1024"] and table[2][:4] == ["Q4_K", "1", "768", "432"]
