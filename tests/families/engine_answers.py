@@ -10,15 +10,14 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-_SILENT = llama.llama_log_callback(lambda level, text, data: None)
+from llamacli.runtime import bindings
 
 
 class Engine:
     """One file, loaded on the CPU with float32 caches, one thread, no flash attention: as exact as the engine gets."""
 
     def __init__(self, path: Path, adapter: Path | None = None) -> None:
-        llama.llama_log_set(_SILENT, ctypes.c_void_p(0))
-        llama.llama_backend_init()
+        bindings.load()  # catches the engine's log, which other tests read
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 0
         self.model = llama.llama_model_load_from_file(str(path).encode(), params)

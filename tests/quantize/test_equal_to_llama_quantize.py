@@ -6,8 +6,6 @@ BF16 file of the same checkpoint, whose tensors in turn are compared with digest
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from llamacli.quantize.model import open_model, through_bf16
 from llamacli.quantize.plan import PlanOptions, make_plan
 from llamacli.quantize.recipes import RECIPES, recipe_named
 from llamacli.quantize.run import Output, quantize
+from llamacli.runtime import bindings
 
 NEED_A_MATRIX = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XS", "IQ3_XXS", "Q2_K_S"}
 PEER = json.loads((ROOT / "tests" / "data" / "converter" / "tensors.json").read_text())
@@ -40,14 +39,6 @@ def tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str, str]]:
     return found
 
 
-@functools.cache
-def _silent() -> Any:
-    """A log that nobody reads; kept for good, because the engine keeps it."""
-    import llama_cpp.llama_cpp as llama_cpp
-
-    return llama_cpp.llama_log_callback(lambda level, text, data: None)
-
-
 def engine_quantize(source: Path, target: Path, file_type: int) -> None:
     """llama-quantize's own function."""
     import llama_cpp.llama_cpp as llama_cpp  # the package itself may have been loaded without its heavy parts
@@ -55,7 +46,7 @@ def engine_quantize(source: Path, target: Path, file_type: int) -> None:
     parameters: Any = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = file_type
     parameters.nthread = 1
-    llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
+    bindings.load()  # catches the engine's log, which other tests read
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), parameters) == 0
 
 
