@@ -196,8 +196,7 @@ def _dotted(node: Any) -> str:
 # -- gpt-oss -------------------------------------------------------------------------------------------------------
 
 _HARMONY = re.compile(
-    r"(?:<\|start\|>assistant)?(?:<\|channel\|>\w+)?[^<]*? ?to=functions\.([\w.-]+)[^{]*?<\|message\|>(.*?)"
-    r"(?:<\|call\|>|<\|end\|>|(?=<\|start\|>)|\Z)",
+    r"to=functions\.([\w.-]+)[^{]*?<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|(?=<\|start\|>)|\Z)",
     re.DOTALL,
 )
 
