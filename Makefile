@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DGGML_RPC=ON
+# GCC 11 and 12 compile the engine's AMX tiles wrongly (llamacli/runtime/tiles.py); without them it is only slower.
+COMPILER := $(shell $(CXX) -dM -E -x c++ /dev/null 2>/dev/null)
+ifneq (,$(and $(findstring __x86_64__,$(COMPILER)),$(or $(findstring __GNUC__ 11,$(COMPILER)),$(findstring __GNUC__ 12,$(COMPILER)))))
+export CXXFLAGS += -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+endif
 
 .PHONY: demo test lint format install clean
 

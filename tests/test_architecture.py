@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "library": {"library", "formats"},
     "cli": {"cli", "library", "quantize", "evaluate", "runtime", "bench", "families", "checkpoint", "formats"},
 }
-EVERYONE = {"errors", "progress", "__init__"}
+EVERYONE = {"errors", "progress", "user_cache", "__init__"}
 
 OWNERS = {
     "typer": ("cli/",),

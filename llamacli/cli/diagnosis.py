@@ -154,7 +154,7 @@ def engine_section(computer: Machine, engine: EngineInfo | None, error: Llamacli
 
 def engine_problems(computer: Machine, engine: EngineInfo) -> list[Problem]:
     """Hardware that the engine cannot use."""
-    return [*unused_gpus(computer.gpus, engine), *_missing_instructions(computer, engine)]
+    return [*unused_gpus(computer.gpus, engine), *_missing_instructions(computer, engine), *_failing_tiles(engine)]
 
 
 def unused_gpus(gpus: Sequence[Gpu], engine: EngineInfo) -> list[Problem]:
@@ -184,6 +184,22 @@ def _missing_instructions(computer: Machine, engine: EngineInfo) -> list[Problem
     if not missing or not engine.features:
         return []
     return [Problem(f"the engine does not use {', '.join(missing)} of this processor", reinstall("-DGGML_NATIVE=on"))]
+
+
+def _failing_tiles(engine: EngineInfo) -> list[Problem]:
+    from llamacli.runtime.tiles import tiles_work
+
+    if "AMX_INT8" not in engine.features or tiles_work():
+        return []
+    message = (
+        "the engine's code for matrix tiles (AMX) fails here, as GCC before 13 makes it; it runs without, more slowly"
+    )
+    return [
+        Problem(
+            message,
+            f"with GCC 13 or newer, or after export CXXFLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16': {reinstall('')}",
+        )
+    ]
 
 
 def reinstall(flag: str) -> str:

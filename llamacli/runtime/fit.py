@@ -15,6 +15,7 @@ from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.formats.tensor_types import BY_NAME
 from llamacli.runtime.cache_size import cache_bytes
+from llamacli.runtime.tiles import model_parameters
 
 MARGIN = 0.10
 """Part of the free memory that is left to everybody else."""
@@ -99,7 +100,7 @@ def _asked(
     from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION
 
     lib = bindings.load()
-    model_params = lib.llama_model_default_params()
+    model_params = model_parameters()
     model_params.no_alloc, model_params.n_gpu_layers = True, gpu_layers
     model_params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: a map would count the file
     params = lib.llama_context_default_params()

@@ -28,6 +28,7 @@ from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
 from llamacli.runtime.text_mends import TextMends
+from llamacli.runtime.tiles import model_parameters
 from llamacli.runtime.vocab import END, Vocab, control_names
 from llamacli.runtime.writer import Writer
 
@@ -338,7 +339,7 @@ def check_adapter(path: Path) -> None:
 def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoading | None) -> Any:
     """The C pointer of the loaded model. Raises what `open_engine` does."""
     watch = _Watch(progress)
-    parameters = library.llama_model_default_params()
+    parameters = model_parameters()
     parameters.n_gpu_layers = -1 if settings.gpu_layers is None else settings.gpu_layers
     if not settings.mmap:
         parameters.load_mode = library.LLAMA_LOAD_MODE_NONE

@@ -20,6 +20,7 @@ from llamacli.runtime import bindings
 from llamacli.runtime.backends import device_pointers
 from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, whole_cells
 from llamacli.runtime.threadpool import ThreadPool
+from llamacli.runtime.tiles import model_parameters
 
 _LARGEST_STATE = 1 << 30
 """Saved states beyond this many bytes are computed again instead of kept."""
@@ -51,7 +52,7 @@ class TimedModel:
 
     def __init__(self, settings: ModelSettings) -> None:
         lib = bindings.load()
-        params = lib.llama_model_default_params()
+        params = model_parameters()
         params.n_gpu_layers = settings.gpu_layers
         self._devices = device_pointers(settings.devices) if settings.devices else None
         if self._devices is not None:

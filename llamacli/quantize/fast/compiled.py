@@ -22,6 +22,8 @@ import llvmlite.binding
 import numba
 from numba.core import config
 
+from llamacli.user_cache import user_cache
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,7 +59,7 @@ def cache_folder() -> Path:
     """Where this machine code is kept: NUMBA_CACHE_DIR when set, else a folder in the user's cache."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(chosen) / f"llamacli-{_fingerprint()}"
-    return _user_cache() / "kernels" / _fingerprint()
+    return user_cache() / "kernels" / _fingerprint()
 
 
 def is_kept(name: str) -> bool:
@@ -87,16 +89,6 @@ def forget_older() -> None:
 
 def _mark(name: str) -> Path:
     return cache_folder() / f"{name}.compiled"
-
-
-def _user_cache() -> Path:
-    if home := os.environ.get("LLAMACLI_HOME"):
-        return Path(home) / "cache"
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "llamacli"
-    if os.name == "nt" and (base := os.environ.get("LOCALAPPDATA")):
-        return Path(base) / "llamacli"
-    return Path.home() / ".cache" / "llamacli"
 
 
 @functools.cache
