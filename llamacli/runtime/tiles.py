@@ -2,7 +2,7 @@
 
 GCC before 13 tells its optimizer that `ldtilecfg` reads 8 of the 64 bytes that it reads, so an engine compiled by it sets
 up no tile and ends the process with an illegal instruction at the first prompt. Nothing that the engine says gives that
-away: it has to be tried. Run as a program, this file multiplies two small matrices and ends with 0 if they are right.
+away: it has to be tried.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from llamacli.user_cache import user_cache
 
 FEATURE = "AMX_INT8 = 1"
 """How the engine says that its code uses tiles (llama_print_system_info)."""
+
+TRIAL = f"from {__name__} import product_is_right; assert product_is_right()"
 
 _ROWS, _COLUMNS, _TOKENS = 64, 256, 32
 _F32, _Q8_0 = 0, 8
@@ -43,7 +45,7 @@ def tiles_work() -> bool:
     try:
         return known.read_text() == "work"
     except OSError:
-        works = subprocess.run([sys.executable, "-m", __name__], capture_output=True, timeout=60).returncode == 0
+        works = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True, timeout=60).returncode == 0
     try:
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text("work" if works else "fail")
@@ -112,7 +114,3 @@ def _tile_layout(call: Any, device: ctypes.c_void_p) -> ctypes.c_void_p | None:
         if call("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p(layout)) == b"AMX":
             return ctypes.c_void_p(layout)
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(0 if product_is_right() else 1)

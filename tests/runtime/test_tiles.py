@@ -18,7 +18,7 @@ def forget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_trial_and_the_parameters_agree() -> None:
-    trial = subprocess.run([sys.executable, "-m", tiles.__name__], capture_output=True)
+    trial = subprocess.run([sys.executable, "-c", tiles.TRIAL], capture_output=True)
     assert tiles.tiles_work() == (trial.returncode == 0)
     assert tiles.model_parameters().use_extra_bufts == tiles.tiles_work()
 
