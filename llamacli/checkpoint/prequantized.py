@@ -1,13 +1,14 @@
 """Checkpoints whose weights are already quantized: what can be read as plain rows, and a clear word for the rest.
 
 Eight-bit floats become float32: the stored value times its scale, which stands beside it for the whole tensor, for each
-row, or for each block of rows and columns. MXFP4 becomes the blocks that GGUF has for it, bit for bit.
+row, or for each block of rows and columns. MXFP4 becomes the blocks that GGUF has for it, bit for bit. GPTQ, AWQ,
+bitsandbytes and packed integers have files of their own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llamacli.checkpoint import awq, bitsandbytes, gptq, pack_quantized
+from llamacli.checkpoint.packed import Found
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.formats.dtypes import Block, FloatArray, widen
 from llamacli.formats.rows import Arena, Rows, read_all, row_count
@@ -26,8 +29,9 @@ _SCALED = ("F8_E4M3", "F8_E5M2", "I8")
 
 INSTEAD: dict[str, str] = {
     "bitsandbytes": "use the original checkpoint; it was loaded in 4 or 8 bits and saved so",
-    "gptq": "use the original checkpoint, or a GGUF made from it",
-    "awq": "use the original checkpoint, or a GGUF made from it",
+    "gptq": "only the layouts gptq and gptq_v2 are read; use the original checkpoint, or a GGUF made from it",
+    "awq": "only the layout gemm in 4 bits is read; use the original checkpoint, or a GGUF made from it",
+    "compressed-tensors pack-quantized": "only integers of one width, 2, 4 or 8 bits, are read; use the original checkpoint",
     "aqlm": "use the original checkpoint; its codebooks are no rows of weights",
     "hqq": "use the original checkpoint",
     "quanto": "use the original checkpoint",
@@ -53,20 +57,56 @@ def refuse_unreadable(config: Mapping[str, Any], label: str) -> None:
     settings = settings_of(config)
     if not settings:
         return
-    method = str(settings.get("quant_method") or ("bitsandbytes" if settings.get("load_in_4bit") else "unknown"))
-    readable = {
-        "fp8": True,
-        "fbgemm_fp8": True,
-        "mxfp4": True,
-        "compressed-tensors": settings.get("format", "float-quantized") in _COMPRESSED,
-        "modelopt": settings.get("quant_algo") == "FP8",
-    }
-    if readable.get(method):
-        return
-    kind = settings.get("format") or settings.get("quant_algo")
-    name = f"{method}, {kind}" if kind else method
+    method = _method(settings)
+    kind: Any
+    if packing := PACKINGS.get(method):
+        kind = packing.uncovered(settings) or _transposing(config)
+        if not kind:
+            return
+    else:
+        kind = settings.get("format") or settings.get("quant_algo")
+        if {
+            "fp8": True,
+            "fbgemm_fp8": True,
+            "mxfp4": True,
+            "compressed-tensors": settings.get("format", "float-quantized") in _COMPRESSED,
+            "modelopt": settings.get("quant_algo") == "FP8",
+        }.get(method):
+            return
+    name = f"{method.partition(' ')[0]}, {kind}" if kind else method
     hint = INSTEAD.get(method, "its weights are no plain numbers; use the original checkpoint")
     raise Unsupported(f"{label} is already quantized ({name})", hint)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A format with a file of its own: `uncovered` names what of it is not read, `find` yields its matrices."""
+
+    uncovered: Callable[[Mapping[str, Any]], str]
+    find: Callable[[Mapping[str, Any], Mapping[str, StoredTensor]], Iterator[Found]]
+
+
+PACKINGS: dict[str, Packing] = {
+    "gptq": Packing(gptq.uncovered, gptq.find),
+    "awq": Packing(awq.uncovered, awq.find),
+    "bitsandbytes": Packing(bitsandbytes.uncovered, bitsandbytes.find),
+    "compressed-tensors pack-quantized": Packing(pack_quantized.uncovered, pack_quantized.find),
+}
+"""By `_method`."""
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    """The method's name; for compressed-tensors' packed integers the format's too."""
+    by_loading = "bitsandbytes" if settings.get("load_in_4bit") or settings.get("load_in_8bit") else "unknown"
+    method = str(settings.get("quant_method") or by_loading)
+    packed = method == "compressed-tensors" and settings.get("format") == "pack-quantized"
+    return f"{method} pack-quantized" if packed else method
+
+
+def _transposing(config: Mapping[str, Any]) -> str:
+    """Named where the class stores its matrices as (in, out): there the formats disagree about what a row is."""
+    transposing = [name for name in config.get("architectures") or () if str(name).startswith("GPT2")]
+    return f"matrices of {transposing[0]} the other way round" if transposing else ""
 
 
 _COMPRESSED = ("dense", "float-quantized", "naive-quantized", "int-quantized")
@@ -89,6 +129,8 @@ def plain_rows(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -
     settings = settings_of(config)
     if not settings:
         return dict(tensors)
+    if packing := PACKINGS.get(_method(settings)):
+        return _put_together(packing.find(settings, tensors), tensors)
     size = settings.get("weight_block_size") or _group_block(settings) or (128, 128)
     taken: set[str] = set()
     rows: dict[str, Rows] = {}
@@ -108,6 +150,32 @@ def plain_rows(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -
         elif name not in taken and not _BESIDE.fullmatch(name):
             ordered[name] = tensor
     return ordered
+
+
+def _put_together(found: Iterator[Found], tensors: Mapping[str, StoredTensor]) -> dict[str, Rows]:
+    """The tensors with each weight that was found in the place of the first of its parts."""
+    rows: dict[str, Found] = {}
+    taken: set[str] = set()
+    for weight in found:
+        if weight.name in tensors and weight.name not in weight.parts:
+            raise CorruptFile(
+                f"tensor {weight.name!r} is there both quantized and as it was", "use the original checkpoint"
+            )
+        rows[weight.parts[0]] = weight
+        taken.update(weight.parts)
+    ordered: dict[str, Rows] = {}
+    for name, tensor in tensors.items():
+        if name in rows:
+            ordered[rows[name].name] = rows[name].rows
+        elif name not in taken and not _BESIDE.fullmatch(name):
+            if tensor.stored in _CODES and name.endswith("weight"):
+                raise CorruptFile(f"tensor {name!r} is {tensor.stored} but has no scale", "fetch the checkpoint again")
+            ordered[name] = tensor
+    return ordered
+
+
+_CODES = ("I8", "U8", "I32")
+"""Types of weights that are no numbers by themselves."""
 
 
 def _group_block(settings: Mapping[str, Any]) -> Any:

@@ -57,12 +57,17 @@ class StoredTensor:
 
     def read_part(self, start: int, stop: int, first: int, last: int) -> Block:
         """Columns [first, last) of rows [start, stop) as `dtype`, one read for each row."""
+        raw = self.read_part_raw(start, stop, first, last)
+        return raw if self.stored in WEIGHT_DTYPES else decode(raw, self.stored)
+
+    def read_part_raw(self, start: int, stop: int, first: int, last: int) -> Block:
+        """The same with the bits as stored."""
         dtype, columns = DTYPES[self.stored], self.shape[-1]
         raw = np.empty((stop - start, last - first), dtype.numpy)
         for number, row in enumerate(range(start, stop)):
             offset = self.offset + (row * columns + first) * dtype.size
             self.file.read_into(offset, raw[number].view(np.uint8).data)
-        return raw if self.stored in WEIGHT_DTYPES else decode(raw, self.stored)
+        return raw
 
 
 @dataclass(frozen=True)
