@@ -218,6 +218,13 @@ def _loading(
     devices: list[str] | None = _option(
         "devices", "-dev", "--device", metavar="NAME", text="Devices to use (repeat for several)."
     ),
+    draft: str | None = _typed(
+        "draft",
+        "--draft",
+        metavar="auto|on|off",
+        text="Guess tokens from the text before; auto: where measured to pay.",
+        allowed=("auto", "on", "off"),
+    ),
     mmap: bool | None = _option("mmap", "--mmap/--no-mmap", text="Map the file instead of reading it."),
     pull: bool | None = typer.Option(
         None, "--pull", help="Download the model if it is not here.", expose_value=False, callback=_pull

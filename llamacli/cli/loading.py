@@ -22,6 +22,18 @@ def load_model(
 
     `watch` is told how much is loaded, from 0 to 1; what it raises ends the load.
     """
+    engine = _opened(context, name, settings, watch)
+    if settings.draft != "off":
+        from llamacli.runtime.speculate import Costs, Drafts
+
+        costs = Costs.of_model(context.cache_dir / "drafts.json", engine.gguf, settings, engine.threads)
+        engine.drafts = Drafts(costs, always=settings.draft == "on")
+    return engine
+
+
+def _opened(
+    context: Context, name: str | None, settings: EngineSettings, watch: Callable[[float], None] | None
+) -> LlamaEngine:
     from llamacli.runtime.llama import open_engine
 
     path = obtain(context, name, pull=context.console.pull)

@@ -27,6 +27,8 @@ class EngineSettings:
     mmap: bool = True
     loras: tuple[tuple[str, float], ...] = ()
     embeddings: bool = False
+    draft: str = "auto"
+    """`auto`, `on` or `off`: whether tokens are drafted from the text and evaluated several at a time."""
 
 
 class Engine(Protocol):

@@ -185,13 +185,13 @@ class Evaluator:
     def cut(self, length: int) -> bool:
         """Take everything after `length` tokens out of the cache; False, and nothing is done, where that cannot be."""
         if length < len(self.cells):
-            if not self._can_cut(length) or not self._lib.llama_memory_seq_rm(self._memory, 0, length, -1):
+            if not self.can_cut(length) or not self._lib.llama_memory_seq_rm(self._memory, 0, length, -1):
                 return False
             del self.cells[length:]
             self.aligned = min(self.aligned, length // self.step_size * self.step_size)
         return True
 
-    def _can_cut(self, length: int) -> bool:
+    def can_cut(self, length: int) -> bool:
         """Whether all that the token after `length` others looks at is still there."""
         if not self.drops_tail or not self.window:
             return self.drops_tail
@@ -303,14 +303,36 @@ class Evaluator:
             self._lib.llama_memory_clear(self._memory, True)
             self.cells, self.aligned = [], 0
 
-    def step(self, token: int) -> None:
-        """Evaluate one token of an answer. Raises EngineError."""
+    def step(self, token: int) -> int:
+        """Evaluate one token of an answer; the row of its logits. Raises EngineError."""
         self._slot[0] = token
         result = self._lib.llama_decode(self._context, self._step)
         if result:
             self._resynchronize((token,))
             raise EngineError(f"the engine failed to evaluate a token (code {result})", failure_hint())
         self.cells.append(token)
+        return -1
+
+    def step_all(self, tokens: Sequence[int]) -> None:
+        """Evaluate a few tokens in one batch, with the logits after each. Raises EngineError."""
+        batch = self._lib.llama_batch_init(len(tokens), 0, 1)
+        try:
+            for index, token in enumerate(tokens):
+                batch.token[index], batch.pos[index] = token, len(self.cells) + index
+                batch.n_seq_id[index], batch.seq_id[index][0], batch.logits[index] = 1, 0, 1
+            batch.n_tokens = len(tokens)
+            result = self._lib.llama_decode(self._context, batch)
+        finally:
+            self._lib.llama_batch_free(batch)
+        if result:
+            self._resynchronize(tokens)
+            raise EngineError(f"the engine failed to evaluate a draft (code {result})", failure_hint())
+        self.cells += tokens
+
+    @property
+    def full(self) -> bool:
+        """Whether the context has no room for another token."""
+        return len(self.cells) >= self.size
 
     def _stop_asked(self, data: object) -> bool:
         """Called from C between the operations of a batch; an exception here (Ctrl-C) is kept for later."""
@@ -372,6 +394,8 @@ def check_settings(settings: EngineSettings, cpus: int) -> None:
             raise UsageError(f"{flag} {value}: not a type for the KV cache", f"one of {', '.join(CACHE_TYPES)}")
     if settings.flash_attn not in FLASH_ATTENTION:
         raise UsageError(f"-fa {settings.flash_attn}: on, off or auto")
+    if settings.draft not in ("auto", "on", "off"):
+        raise UsageError(f"--draft {settings.draft}: auto, on or off")
     for flag, threads in (("-t", settings.threads), ("-tb", settings.threads_batch)):
         if threads is not None and not 1 <= threads <= max(4 * cpus, 8):
             raise UsageError(f"{flag} {threads}: from 1 to {max(4 * cpus, 8)} on this machine")

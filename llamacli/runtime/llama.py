@@ -6,6 +6,7 @@ the text of a token is looked up once.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -34,6 +35,7 @@ from llamacli.runtime.writer import Writer
 
 if TYPE_CHECKING:
     from llamacli.runtime.prefix_cache import PrefixCache
+    from llamacli.runtime.speculate import DraftedSteps, Drafts
 
 OnLoading = Callable[[float], None]
 """Told how much of the model is loaded, from 0 to 1."""
@@ -65,6 +67,8 @@ class LlamaEngine:
         self._model: Any = None
         self._evaluator: Evaluator | None = None
         self._adapters: list[Any] = []
+        self.drafts: Drafts | None = None
+        """How answers are drafted, if at all."""
         threads = settings.threads or cpu.threads
         self.threads = (threads, settings.threads_batch or threads)
         self._model = load_weights(self._lib, gguf, settings, progress)
@@ -221,7 +225,8 @@ class LlamaEngine:
             compute.check_logits(self.vocab.size)
             sampler.see(tokens)
             writer = Writer(self.vocab, sampling.stop, visible)
-            pieces = self._pieces(compute, sampler, sampling.predict, writer)
+            drafted = self.drafts.steps(compute, tokens) if self.drafts and sampling.logprobs is None else None
+            pieces = self._pieces(compute, sampler, sampling.predict, writer, drafted)
             for piece in pieces if sampling.logprobs is None else self._likely(compute, pieces, sampling.logprobs):
                 produced += 1
                 yield piece
@@ -233,6 +238,8 @@ class LlamaEngine:
             prompt_seconds=read - started,
             completion_seconds=time.perf_counter() - read if produced else 0.0,
         )
+        if self.drafts is not None:
+            self.drafts.told(produced, usage.completion_seconds)
         yield Piece(text=tail, finish=finish, usage=usage)
 
     def _likely(self, compute: Evaluator, pieces: Iterator[Piece], best: int) -> Iterator[Piece]:
@@ -245,40 +252,47 @@ class LlamaEngine:
             likelihood = likelihoods.of(compute.context, piece.token)
             yield replace(piece, probability=math.exp(likelihood.log_probability), likelihood=likelihood)
 
-    def _pieces(self, compute: Evaluator, sampler: Sampler, predict: int, writer: Writer) -> Iterator[Piece]:
+    def _pieces(
+        self, compute: Evaluator, sampler: Sampler, predict: int, writer: Writer, drafted: DraftedSteps | None
+    ) -> Iterator[Piece]:
         """The loop that speed depends on: sample, show, evaluate."""
         sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
+        advance, steps, row = (drafted.advance, drafted, -1) if drafted else (compute.step, compute, -1)
         grammar = sampler.grammar
         limit = predict if predict >= 0 else sys.maxsize
         count = 0
-        while True:
-            if compute.stopping:
-                writer.ended = "cancel"
-                return
-            if count >= limit:
-                writer.ended = "length"
-                return
-            token = sample(chain, context, -1)
-            if grammar is not None and not grammar.accept(token):
-                writer.ended = "grammar"
-                return
-            text = writer.write(token)
-            if text is END:
-                writer.ended = "stop"
-                return
-            count += 1
-            yield Piece(text, token=token)
-            if writer.stopped:
-                writer.ended = "stop"
-                return
-            if count < limit and not compute.stopping:
-                if len(compute.cells) >= compute.size:
-                    if compute.size >= self.context_size:
-                        writer.ended = "length"
-                        return
-                    compute.grow(compute.size + 1, self.context_size)
-                    context = compute.context
-                compute.step(token)
+        try:
+            while True:
+                if compute.stopping:
+                    writer.ended = "cancel"
+                    return
+                if count >= limit:
+                    writer.ended = "length"
+                    return
+                token = sample(chain, context, row)
+                if grammar is not None and not grammar.accept(token):
+                    writer.ended = "grammar"
+                    return
+                text = writer.write(token)
+                if text is END:
+                    writer.ended = "stop"
+                    return
+                count += 1
+                yield Piece(text, token=token)
+                if writer.stopped:
+                    writer.ended = "stop"
+                    return
+                if count < limit and not compute.stopping:
+                    if steps.full:
+                        if compute.size >= self.context_size:
+                            writer.ended = "length"
+                            return
+                        compute.grow(compute.size + 1, self.context_size)
+                        context = compute.context
+                    row = advance(token)
+        finally:
+            if drafted is not None:
+                drafted.drop()
 
     def logits_after(self, tokens: Sequence[int]) -> list[float]:
         """The logits of whatever may follow `tokens`, one for each token of the vocabulary.
@@ -313,9 +327,16 @@ class LlamaEngine:
         if self._compute.size:
             self._compute.clear()
 
+    def _learn(self, compute: Evaluator) -> None:
+        """Find out whether drafts pay here, now that nobody waits for an answer."""
+        if self.drafts is not None and not compute.stopping:
+            with contextlib.suppress(EngineError):
+                self.drafts.learn(compute)
+
     def close(self) -> None:
         """Free the model. Calling it twice does no harm."""
         if self._evaluator is not None:
+            self._learn(self._evaluator)
             self._evaluator.close()
             self._evaluator = None
         if self._model:
