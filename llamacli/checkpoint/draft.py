@@ -22,6 +22,8 @@ class AddedToken:
     special: bool = True
     strip_left: bool = False
     strip_right: bool = False
+    normalized: bool = False
+    """Whether it is looked for in the text as normalized, not as written."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class Source(Protocol):
     def files(self) -> tuple[str, ...]:
         """Names of all files, sorted."""
 
+    def within(self, folder: str) -> tuple[str, ...]:
+        """Names of the files in a folder beside them, sorted; none where there is no such folder."""
+
     def read(self, name: str) -> bytes:
         """A small file, whole; also `folder/file`. Raises NotFound."""
 
@@ -62,6 +65,11 @@ class Folder:
     def files(self) -> tuple[str, ...]:
         """See `Source`."""
         return tuple(sorted(entry.name for entry in os.scandir(self.path) if entry.is_file()))
+
+    def within(self, folder: str) -> tuple[str, ...]:
+        """See `Source`."""
+        path = self._resolve(folder)
+        return tuple(sorted(entry.name for entry in os.scandir(path) if entry.is_file())) if path.is_dir() else ()
 
     def read(self, name: str) -> bytes:
         """See `Source`."""

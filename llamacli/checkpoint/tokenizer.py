@@ -74,6 +74,7 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
             strip_right=tuple(sorted(place for place, token in strips.items() if token.strip_right)),
             end_of_turn=roles.unexpressed,
             ordinary=ordinary_ends(tokens, types),
+            literal=_literal(draft.added),
         ),
         warnings=(*draft.warnings, *warnings, *roles.warnings, *wrapping.warnings),
     )
@@ -131,6 +132,11 @@ def read_draft(source: Source, settings: _Settings, rows: int) -> Draft:
         return read_tokenizer_json(read_bpe_files(source, settings.tokenizer), rows, hints)
     if "vocab.txt" in files:
         return read_tokenizer_json(read_wordpiece_file(source, settings.tokenizer), rows, hints)
+    if found := [name for name in files if name.endswith(".tiktoken") or name == "tiktoken.model"]:
+        raise Unsupported(
+            f"{source.label} has only a tiktoken vocabulary ({found[0]})",
+            "it does not say how text is cut; load and save the tokenizer with transformers, which writes tokenizer.json",
+        )
     raise Unsupported(
         f"{source.label} has no tokenizer",
         "a checkpoint needs tokenizer.json, tokenizer.model or tekken.json; copy it from the model it was tuned from",
@@ -156,7 +162,8 @@ def _in_rows(
         types[draft.unknown] = int(TokenType.UNKNOWN)
     warnings: list[str] = []
     places = {text: place for place, text in enumerate(draft.tokens) if text is not None}
-    named = {*declared.roles.values(), *declared.extra}
+    around = (*(draft.wrapping.prefix or ()), *(draft.wrapping.suffix or ()))
+    named = {*declared.roles.values(), *declared.extra, *draft.roles.values(), *around}
     for token in added:
         place = places.get(token.text, token.id)
         if place >= rows:
@@ -184,6 +191,12 @@ def _in_rows(
     return _named(texts, types, draft.file, warnings), types, scores, warnings
 
 
+def _literal(added: Sequence[AddedToken]) -> tuple[str, ...]:
+    """Added tokens of visible spaces, longest first: ordinary pieces to the engine, which takes spaces for them."""
+    apart = {token.text for token in added if not token.special and not token.normalized and SPACE in token.text}
+    return tuple(sorted(apart, key=len, reverse=True))
+
+
 def _drop(token: AddedToken, declared: Declared, rows: int, file: str, warnings: list[str]) -> None:
     """Leave out a padding token without a row, which many fine-tunes add and no model uses; refuse any other."""
     if token.text not in (declared.roles.get("pad"), "[PAD]", "<pad>") or token.text == declared.roles.get("eos"):
@@ -193,7 +206,7 @@ def _drop(token: AddedToken, declared: Declared, rows: int, file: str, warnings:
 
 def _phantom(text: str | None, kind: int) -> str | None:
     """WordPiece as the engine has it: words begin with a visible space, word endings with nothing."""
-    if text is None or kind == TokenType.CONTROL:
+    if text is None or kind in (TokenType.CONTROL, TokenType.UNKNOWN):
         return text
     return text[2:] if text.startswith("##") else SPACE + text
 

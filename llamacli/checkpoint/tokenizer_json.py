@@ -55,6 +55,7 @@ def added_tokens(document: Mapping[str, Any]) -> tuple[AddedToken, ...]:
                 entry.get("special") is True,
                 entry.get("lstrip") is True,
                 entry.get("rstrip") is True,
+                entry.get("normalized") is True,
             )
         )
     return tuple(tokens)
@@ -310,6 +311,9 @@ def _unknown(model: Mapping[str, Any], tokens: Sequence[str | None]) -> int | No
 
 # --- WordPiece and unigram
 
+BERT_ROLES = {"bos": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
+"""What transformers' class takes where no file names them, as beside the oldest vocab.txt."""
+
 
 def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
     if model.get("continuing_subword_prefix", "##") != "##":
@@ -332,6 +336,7 @@ def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int,
         tokens=tokens,
         types=[int(TokenType.NORMAL)] * len(tokens),
         unknown=_unknown(model, tokens),
+        roles={role: text for role, text in BERT_ROLES.items() if text in tokens},
         lowercase=bool(lowercase),
         strip_accents=accents if isinstance(accents, bool) else None,
         # The engine keeps only the first character of a decomposed one: right for accents, wrong for Korean.

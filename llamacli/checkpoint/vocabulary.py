@@ -56,6 +56,8 @@ class Mends:
     """Ids that end a reply and that the engine would not recognise by their text, `eos`, `eot` or `eom`."""
     ordinary: tuple[int, ...] = ()
     """Ids of ordinary text that the engine, by their text, takes for the end of a reply (Qwen's `</s>`)."""
+    literal: tuple[str, ...] = ()
+    """Pieces of visible spaces that are found in text as it is written, before its own spaces become visible (Gemma)."""
 
     def metadata(self) -> dict[str, Value]:
         """The keys for what is not empty."""
@@ -63,6 +65,8 @@ class Mends:
         for name in ("normalizer", "space_prefix", "cuts_before"):
             if text := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = string(text)
+        if self.literal:
+            values["tokenizer.llamacli.literal"] = array(ValueType.STRING, self.literal)
         for name in ("prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary"):
             if ids := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = array(ValueType.UINT32, ids)

@@ -28,6 +28,11 @@ class HubSource:
         """See `Source`."""
         return tuple(sorted(name for name in self._files if "/" not in name))
 
+    def within(self, folder: str) -> tuple[str, ...]:
+        """See `Source`."""
+        names = (name.partition("/") for name in self._files)
+        return tuple(sorted(file for outer, _, file in names if outer == folder and file and "/" not in file))
+
     def read(self, name: str) -> bytes:
         """See `Source`; its digest is compared."""
         if name not in self._texts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
@@ -39,6 +39,8 @@ class TextMends:
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
     """Tokens of ordinary text that the engine takes for the end of an answer."""
+    literal: re.Pattern[str] | None = None
+    """Pieces that stand for themselves wherever they are written: text is cut around them."""
 
     @classmethod
     def from_gguf(cls, gguf: GGUF) -> TextMends:
@@ -64,6 +66,7 @@ class TextMends:
             strip_right=frozenset(ids("strip_right")),
             ends=frozenset(ids("end_of_turn")),
             ordinary=frozenset(ids("ordinary")),
+            literal=_any_of(gguf.get("tokenizer.llamacli.literal", ())),
         )
 
     def stretches(self, text: str, *, first: bool) -> Iterator[str]:
@@ -73,7 +76,9 @@ class TextMends:
         """
         if self.normalizer:
             text = unicodedata.normalize(self.normalizer, text)  # type: ignore[arg-type]
-        yield from self._cut(self._with_space(text, first))
+        text = self._with_space(text, first)
+        for part in self.literal.split(text) if self.literal else (text,):
+            yield from self._cut(part)
 
     def _with_space(self, text: str, first: bool) -> str:
         if not text or not (self.space_prefix == "missing" or (self.space_prefix == "first" and first)):
@@ -90,6 +95,12 @@ class TextMends:
                 start = place
         if start < len(text):
             yield text[start:]
+
+
+def _any_of(texts: object) -> re.Pattern[str] | None:
+    """An expression that finds each of `texts`, in their order; what stands between and they themselves are the parts."""
+    found = [re.escape(text) for text in texts if isinstance(text, str)] if isinstance(texts, Sequence) else []
+    return re.compile(f"({'|'.join(found)})") if found else None
 
 
 NO_MENDS = TextMends()

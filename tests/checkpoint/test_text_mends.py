@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_the_engine_s_own_space_is_not_doubled() -> None:
 def test_text_is_cut_before_an_apostrophe_after_a_letter_only() -> None:
     mends = TextMends(cuts_before="'")
     assert list(mends.stretches("Ankara'da 'x' 5'", first=True)) == ["Ankara", "'da 'x", "' 5'"]
+
+
+def test_pieces_that_stand_for_themselves_are_parts_of_their_own() -> None:
+    space = "\N{LOWER ONE EIGHTH BLOCK}"
+    mends = TextMends(literal=re.compile(f"({space * 3}|{space * 2})"))
+    text = f"a {space * 2} b{space * 5}{space}"
+    parts = ["a ", space * 2, " b", space * 3, space * 3]
+    assert list(mends.stretches(text, first=True)) == parts
+    assert list(mends.stretches("a  b", first=True)) == ["a  b"]
 
 
 def test_text_is_brought_to_the_tokenizer_s_unicode_form() -> None:

@@ -193,6 +193,17 @@ def test_named_templates_get_keys_of_their_own(read: Callable[..., Vocabulary]) 
     assert metadata["tokenizer.chat_templates"].value == ("tool_use",)
 
 
+def test_templates_in_a_folder_of_their_own_come_on_top(read: Callable[..., Vocabulary], tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint" / "additional_chat_templates"
+    folder.mkdir(parents=True)
+    (folder / "tool-use.jinja").write_text("C")
+    (folder / "notes.txt").write_text("no template")
+    metadata = read("gpt2", {"chat_template.jinja": b"A"}).metadata()
+    assert metadata["tokenizer.chat_template"].value == "A"
+    assert metadata["tokenizer.chat_template.tool_use"].value == "C"
+    assert metadata["tokenizer.chat_templates"].value == ("tool_use",)
+
+
 @pytest.mark.parametrize("template", [[{"name": "default"}], [3], "x" * (2 << 20)])
 def test_a_damaged_template_is_a_corrupt_file(read: Callable[..., Vocabulary], template: Any) -> None:
     with pytest.raises(CorruptFile):
@@ -230,6 +241,15 @@ def test_every_cut_of_a_sentencepiece_model_is_one_clear_error(read: Callable[..
 def test_a_tiktoken_file_is_named_for_what_it_is(read: Callable[..., Vocabulary]) -> None:
     with pytest.raises(Unsupported, match="not a SentencePiece model"):
         read("", {"tokenizer.model": b"IQ== 0\nIg== 1\n"})
+
+
+@pytest.mark.parametrize("name", ["qwen.tiktoken", "tiktoken.model"])
+def test_a_checkpoint_with_nothing_but_a_tiktoken_file_says_what_to_do(
+    name: str, read: Callable[..., Vocabulary]
+) -> None:
+    with pytest.raises(Unsupported, match=f"only a tiktoken vocabulary .{name}") as error:
+        read("", {name: b"IQ== 0\nIg== 1\n"})
+    assert "transformers" in error.value.hint
 
 
 def ranked_merge(word: bytes, ranks: dict[bytes, int]) -> list[int]:
@@ -286,6 +306,15 @@ def test_wordpiece_from_vocab_txt_equals_tokenizer_json(read: Callable[..., Voca
     from_text = read("bert", {"tokenizer.json": None, "vocab.txt": lines})
     assert from_text.tokens == from_json.tokens and from_text.special == from_json.special
     assert from_text.mends == from_json.mends
+
+
+def test_wordpiece_whose_files_name_no_roles_has_the_usual_ones(read: Callable[..., Vocabulary]) -> None:
+    from_json = read("bert")
+    bare = {**document("bert"), "added_tokens": []}
+    silent: Files = {"tokenizer.json": bare, "tokenizer_config.json": None, "special_tokens_map.json": None}
+    found = read("bert", {name: value for name, value in silent.items() if (DATA / "bert" / name).exists()})
+    assert found.tokens == from_json.tokens and found.special == from_json.special
+    assert found.warnings == ()
 
 
 def test_bpe_from_vocab_json_and_merges_txt_equals_tokenizer_json(read: Callable[..., Vocabulary]) -> None:
