@@ -18,6 +18,7 @@ from llamacli.cli.configuration import configured
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
+    from llamacli.cli.context import Context
     from llamacli.runtime.engine import EngineSettings
     from llamacli.runtime.messages import Sampling
 
@@ -65,6 +66,15 @@ def engine_settings(context: typer.Context, env: Mapping[str, str]) -> EngineSet
         if name in values:
             out[name] = _LOADING.get(name, _same)(values[name])
     return EngineSettings(**out)
+
+
+def show_engine_log(here: Context) -> None:
+    """With -vv, the engine's own log from now on, line by line."""
+    from llamacli.runtime import bindings
+
+    if here.console.verbose >= 2:
+        bindings.load()
+        bindings.listen(here.console.status)
 
 
 def sampling(context: typer.Context, default: Sampling) -> Sampling:

@@ -58,12 +58,12 @@ def gather_matrix(
         cut = cut_text(engine, text, options.ctx_size, options.chunks, parse_special=options.parse_special)
         kept = _Kept(here, partial, engine, cut, options)
         begun = kept.read() if resume else Activations()
-        with here.console.progress("gathering", len(cut), unit="windows") as progress:
-            try:
+        try:
+            with here.console.progress("gathering", len(cut), unit="windows") as progress:
                 gather(engine, cut, begun=begun, head=options.head, progress=progress, each=kept.now_and_then)
-            except BaseException:
-                kept.write(begun)
-                raise
+        except BaseException:
+            kept.at_last(begun)
+            raise
     return _matrix(begun, (options.dataset,), options.ctx_size)
 
 
@@ -113,6 +113,15 @@ class _Kept:
         if self._path is not None and found.windows:
             matrix = _matrix(found, (self._options.dataset, self._key(found.windows)), self._options.ctx_size)
             write_importance(matrix, self._path, force=True)
+
+    def at_last(self, found: Activations) -> None:
+        """Write because the run ends before its time, and say so."""
+        self.write(found)
+        if self._path is not None and found.windows:
+            self._here.console.status(
+                f"stopped after {found.windows} of {len(self._cut)} windows; the same command with --resume goes on "
+                "from there"
+            )
 
     def read(self) -> Activations:
         """What an interrupted run left, if it was the same work."""

@@ -17,6 +17,7 @@ from llamacli.errors import CorruptFile, EngineError
 from llamacli.evaluate.windows import CutText, groups
 from llamacli.progress import Progress, Silent
 from llamacli.runtime.graph import Node, node_bytes, operation
+from llamacli.runtime.interrupts import Held
 from llamacli.runtime.llama import LlamaEngine
 from llamacli.runtime.windows import Windows
 
@@ -70,8 +71,9 @@ def gather(
         for group in groups(len(text), 1, activations.windows):
             for _ in context.evaluate([text.window(number) for number in group], 0):
                 pass
-            _merge(activations.sums, collector.take())
-            activations.windows += len(group)
+            with Held():  # nothing is counted by halves
+                _merge(activations.sums, collector.take())
+                activations.windows += len(group)
             progress.advance(len(group))
             if each is not None:
                 each(activations)

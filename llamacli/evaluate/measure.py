@@ -18,6 +18,7 @@ from llamacli.evaluate.figures import Quality, quality
 from llamacli.evaluate.partial import Partial, Samples
 from llamacli.evaluate.windows import CutText, groups
 from llamacli.progress import Progress, Silent
+from llamacli.runtime.interrupts import Held
 from llamacli.runtime.llama import LlamaEngine
 from llamacli.runtime.windows import Stretch, Windows
 
@@ -47,7 +48,8 @@ def measure(
         stack.callback(kept.save)
         for group in groups(len(text), sequences, kept.windows):
             found = _group(contexts, list(models), text, group, compared=source is not None)
-            kept.add(len(group), found)
+            with Held():  # nothing is counted by halves
+                kept.add(len(group), found)
             progress.advance(len(group))
     return {name: quality(kept.samples(name)) for name in models}
 

@@ -10,6 +10,7 @@ from typing import Any
 from llamacli.errors import DoesNotFit, EngineError, UsageError
 from llamacli.runtime.bindings import failure_hint, has_gpu
 from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.interrupts import Held
 
 CELLS = 256
 """The engine's contexts are multiples of this many tokens."""
@@ -45,7 +46,7 @@ class Evaluator:
         self._adapters: list[tuple[Any, float]] = []
         self._context: Any = None
         self._memory: Any = None
-        self._fault: BaseException | None = None
+        self._held = Held()
         self.stopping = False
         self.cells: list[int] = []
         self.aligned = 0
@@ -258,7 +259,6 @@ class Evaluator:
         return self._read_all(tokens)
 
     def _read_all(self, tokens: Sequence[int]) -> bool:
-        self._fault = None
         self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
         try:
             done = 0
@@ -283,18 +283,17 @@ class Evaluator:
 
     def _read_batch(self, tokens: Sequence[int]) -> bool:
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
-        result = self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens)))
-        if result == 0:
-            on_cut = self.aligned == len(self.cells)
-            self.cells += tokens
-            if on_cut:
-                self.aligned = len(self.cells) // self.step_size * self.step_size
-            return True
-        self._resynchronize(tokens)
-        if self._fault is not None:
-            raise self._fault
-        if result == ABORTED:
-            return False
+        with Held() as self._held:  # Ctrl-C is raised at the end of the block, when the books are right again
+            result = self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens)))
+            if result:
+                self._resynchronize(tokens)
+            else:
+                on_cut = self.aligned == len(self.cells)
+                self.cells += tokens
+                if on_cut:
+                    self.aligned = len(self.cells) // self.step_size * self.step_size
+        if result in (0, ABORTED):
+            return not result
         raise EngineError(f"the engine failed to evaluate the prompt (code {result})", failure_hint())
 
     def _resynchronize(self, tokens: Sequence[int]) -> None:
@@ -335,20 +334,14 @@ class Evaluator:
         return len(self.cells) >= self.size
 
     def _stop_asked(self, data: object) -> bool:
-        """Called from C between the operations of a batch; an exception here (Ctrl-C) is kept for later."""
-        try:
-            return self.stopping
-        except BaseException as error:
-            self._fault = error
-            return True
+        """Called from C between the operations of a batch."""
+        return self.stopping or bool(self._held)
 
     def decode(self, batch: Any) -> None:
         """Evaluate a batch of several sequences, which may be stopped. Raises EngineError, also when it was stopped."""
-        self._fault = None
         self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
-        result = self._lib.llama_decode(self._context, batch)
-        if self._fault is not None:
-            raise self._fault
+        with Held() as self._held:
+            result = self._lib.llama_decode(self._context, batch)
         if result == ABORTED:
             raise Stopped("stopped")
         if result:

@@ -24,6 +24,7 @@ from llamacli.runtime import bindings
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
+from llamacli.runtime.interrupts import Held
 from llamacli.runtime.known_text import known_text
 from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
 from llamacli.runtime.processors import processor
@@ -371,11 +372,16 @@ def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: O
         parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
     callback = library.llama_progress_callback(watch)
     parameters.progress_callback = callback
-    model = library.llama_model_load_from_file(file_name(gguf.path), parameters)
-    if watch.fault is not None:
+    model = None
+    try:
+        with Held() as watch.held:
+            model = library.llama_model_load_from_file(file_name(gguf.path), parameters)
+        if watch.fault is not None:
+            raise watch.fault
+    except BaseException:
         if model:
             library.llama_model_free(model)
-        raise watch.fault
+        raise
     if not model:
         raise _load_failure(gguf.path)
     return model
@@ -398,6 +404,7 @@ class _Watch:
 
     def __init__(self, progress: OnLoading | None) -> None:
         self._progress = progress
+        self.held = Held()
         self.fault: BaseException | None = None
 
     def __call__(self, fraction: float, data: object) -> bool:
@@ -406,7 +413,7 @@ class _Watch:
                 self._progress(fraction)
         except BaseException as error:
             self.fault = error
-        return self.fault is None
+        return self.fault is None and not self.held
 
 
 def file_name(path: Path) -> bytes:

@@ -12,8 +12,9 @@ from typing import Any
 
 from llamacli.errors import DoesNotFit, EngineError
 from llamacli.runtime import bindings
-from llamacli.runtime.evaluator import ABORTED, CACHE_TYPES, FLASH_ATTENTION, apply_adapters, whole_cells
+from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, apply_adapters, whole_cells
 from llamacli.runtime.graph import GraphWatch, Observer
+from llamacli.runtime.interrupts import Held
 from llamacli.runtime.llama import LlamaEngine
 
 LOGITS_BYTES = 1 << 26
@@ -55,7 +56,7 @@ class Windows:
         fit = logits_bytes // (4 * engine.vocab.size * sequences)
         self.rows = max(LEAST_ROWS, min(size, fit))
         """Positions of a window whose logits come at a time."""
-        self._fault: BaseException | None = None
+        self._held = Held()
         self._abort = self._lib.ggml_abort_callback(self._asked_to_stop)
         self._context = self._lib.llama_init_from_model(engine.pointer, self._parameters())
         if not self._context:
@@ -114,24 +115,18 @@ class Windows:
                 batch.logits[index] = position >= first
                 index += 1
         batch.n_tokens = index
-        result = self._lib.llama_decode(self._context, batch)
-        if not result:
-            self._lib.llama_synchronize(self._context)
-        fault = self._fault or (self._watch.fault if self._watch else None)
-        if fault is not None:
-            raise fault
-        if result == ABORTED:  # a signal's exception that came where it could not be kept
-            raise KeyboardInterrupt
+        with Held() as self._held:  # Ctrl-C ends the evaluation and is raised at the end of the block
+            result = self._lib.llama_decode(self._context, batch)
+            if not result:
+                self._lib.llama_synchronize(self._context)
+        if self._watch is not None and self._watch.fault is not None:
+            raise self._watch.fault
         if result:
             raise EngineError(f"the engine failed to evaluate the text (code {result})", bindings.failure_hint())
 
     def _asked_to_stop(self, data: object) -> bool:
-        """Called from C between operations: here Ctrl-C arrives, and is kept until the engine has stopped."""
-        try:
-            return self._fault is not None
-        except BaseException as error:
-            self._fault = error
-            return True
+        """Called from C between operations."""
+        return bool(self._held)
 
     def close(self) -> None:
         """Free the context. Calling it twice does no harm."""

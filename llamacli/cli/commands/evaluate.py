@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from llamacli.cli.context import Context
-from llamacli.cli.engine_options import add_loading_options, engine_settings
+from llamacli.cli.engine_options import add_loading_options, engine_settings, show_engine_log
 from llamacli.cli.reference import runnable
 from llamacli.cli.screen.quality import Measured, quality_picture, quality_table
 from llamacli.cli.texts import BUILTIN, read_text
@@ -20,6 +20,7 @@ from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.evaluate.figures import Quality
+    from llamacli.evaluate.partial import Partial
     from llamacli.evaluate.windows import CutText
     from llamacli.runtime.engine import EngineSettings
     from llamacli.runtime.llama import LlamaEngine
@@ -53,6 +54,7 @@ def evaluate_command(
     here: Context = context.obj
     models, text_name = _models_and_text(here.cwd, names, file)
     settings = engine_settings(context, here.env)
+    show_engine_log(here)
     picture = here.cwd / Path(plot).expanduser() if plot else None
     if picture is not None:
         check_target(picture, force=force)
@@ -101,11 +103,15 @@ class _Evaluation:
         else:
             groups = list(fitting_groups(sizes, source.stat().st_size, int(0.8 * memory().available)))
         found: list[Measured] = []
+        partials: list[Partial] = []
         for group in groups:
-            found += self._group({name: paths[name] for name in group}, source)
+            found += self._group({name: paths[name] for name in group}, source, partials)
+        for partial in partials:
+            partial.discard()
         return found
 
-    def _group(self, paths: dict[str, Path], source: Path | None) -> list[Measured]:
+    def _group(self, paths: dict[str, Path], source: Path | None, partials: list[Partial]) -> list[Measured]:
+        """These models at once; what is kept of them is added to `partials`, to be removed when all are measured."""
         from llamacli.evaluate.measure import measure
         from llamacli.evaluate.partial import Partial
         from llamacli.runtime.llama import open_engine
@@ -116,12 +122,19 @@ class _Evaluation:
             cut = self._cut(base, list(engines.values()))
             key = self._key(base, engines, cut)
             partial = Partial(self._here.cache_dir / "evaluate" / f"{key[:32]}.npz", key)
-            if partial.windows:
+            partials.append(partial)
+            if 0 < partial.windows < len(cut):
                 self._here.console.status(f"going on after {partial.windows} windows")
             title = f"evaluating {' '.join(Path(name).stem for name in engines)[:40]}"
-            with self._here.console.progress(title, len(cut), unit="windows") as progress:
-                found = measure(engines, cut, base, progress=progress, partial=partial)
-            partial.discard()
+            try:
+                with self._here.console.progress(title, len(cut), unit="windows") as progress:
+                    found = measure(engines, cut, base, progress=progress, partial=partial)
+            except (KeyboardInterrupt, SystemExit):
+                if partial.windows:
+                    self._here.console.status(
+                        f"stopped after {partial.windows} of {len(cut)} windows; the same command goes on from there"
+                    )
+                raise
             return [_measured(name, engine, found[name]) for name, engine in engines.items()]
 
     def _cut(self, base: LlamaEngine | None, engines: Sequence[LlamaEngine]) -> CutText:
