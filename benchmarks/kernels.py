@@ -1,11 +1,13 @@
 """Million weights a second and thread, ours against ggml's, in one process and on the same rows.
 
     python benchmarks/kernels.py [--types Q4_K,Q6_K] [--rounds 5] [--rows 256] [--checkpoint FOLDER]
+        [--page docs/quantizing.md] [--plot docs/quantizing-throughput.svg]
 
 Time is processor time of the thread, so that a busy machine disturbs little; the ratio is the median over rounds, each
 of which runs both kernels. Errors are ours over ggml's: `rmse` counts all weights alike, `weighted` as ggml's own search
-counts them; below 1 is better than ggml. `same` is the share of blocks with equal bytes. Weights are drawn from
-Student's t distribution with 6 degrees of freedom, or taken from a checkpoint's matrices.
+counts them, `worst` is that of the worst matrix; below 1 is better than ggml. `same` is the share of blocks with equal
+bytes. Weights are drawn from Student's t distribution with 6 degrees of freedom, or taken from a checkpoint's matrices.
+With --page the table replaces the one between that page's marks `throughput` (drawn weights) or `errors` (a checkpoint).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from bars import Bars, bars_svg, put
 from numpy.typing import NDArray
 
 from llamacli.formats.tensor_types import BY_NAME, TensorType
@@ -29,6 +32,8 @@ from llamacli.quantize.fast.methods import METHODS
 from llamacli.quantize.kernels import Kernel, ggml_kernel
 
 Weights = NDArray[np.float32]
+HEAD = """| type | search | ours, M/s | ggml, M/s | ratio | rmse | weighted | worst | same |
+|---|---|---|---|---|---|---|---|---|"""
 STORED = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 
 
@@ -43,13 +48,19 @@ class Row:
     ratio: float
     rmse: float
     error: float
+    worst: float
     same: float
+
+    @property
+    def label(self) -> str:
+        """The type, and whether it was weighted."""
+        return f"{self.name} weighted" if self.weighted else self.name
 
     def __str__(self) -> str:
         kind = "weighted" if self.weighted else "plain"
         return (
-            f"| {self.name} | {kind} | {self.ours:.0f} | {self.ggmls:.1f} | {self.ratio:.1f} "
-            f"| {self.rmse:.3f} | {self.error:.3f} | {100 * self.same:.1f} % |"
+            f"| {self.name} | {kind} | {self.ours:.3g} | {self.ggmls:.3g} | {self.ratio:.3g} "
+            f"| {self.rmse:.3f} | {self.error:.3f} | {self.worst:.3f} | {100 * self.same:.1f} % |"
         )
 
 
@@ -60,9 +71,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    print("| type | search | ours, M/s | ggml, M/s | ratio | rmse | weighted | same |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(HEAD)
+    rows = []
+    for row in table(options):
+        rows.append(row)
+        print(row, flush=True)
+    if options.page:
+        put(options.page, "errors" if options.checkpoint else "throughput", "\n".join([HEAD, *map(str, rows)]))
+    if options.plot:
+        lines = [Bars(row.label, (row.ours, row.ggmls)) for row in rows]
+        title = "Quantizing with one thread"
+        options.plot.write_text(
+            bars_svg(lines, ("llamacli", "ggml"), title, "million weights a second (logarithmic)"), encoding="utf-8"
+        )
+
+
+def table(options: argparse.Namespace) -> Iterator[Row]:
+    """Every type without and with importance, where both kernels know it."""
     for name in options.types.split(","):
         kind = BY_NAME[name]
         if options.checkpoint:
@@ -71,7 +99,7 @@ def main() -> None:
             matrices = [bf16(np.random.default_rng(0).standard_t(6, size=(options.rows, 2048)) * 0.02)]
         for weighted in (False, True):
             if ggml_kernel().supports(kind, weighted=weighted) and FastKernel().supports(kind, weighted=weighted):
-                print(measured(kind, matrices, weighted, options.rounds), flush=True)
+                yield measured(kind, matrices, weighted, options.rounds)
 
 
 def measured(kind: TensorType, matrices: list[NDArray[Any]], weighted: bool, rounds: int) -> Row:
@@ -80,6 +108,7 @@ def measured(kind: TensorType, matrices: list[NDArray[Any]], weighted: bool, rou
     importance = [drawn_importance(x.shape[1]) if weighted else None for x in floats]
     fast, ggml = FastKernel(), ggml_kernel()
     fast.prepare([kind])
+    ggml.quantize(kind, floats[0][:1], np.zeros(kind.row_bytes(floats[0].shape[1]), np.uint8), importance[0])  # tables
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds):
         our_bytes, our_time = timed(fast, kind, matrices, importance)
@@ -98,8 +127,9 @@ def measured(kind: TensorType, matrices: list[NDArray[Any]], weighted: bool, rou
         ours=count / statistics.median(a for a, _ in seconds) / 1e6,
         ggmls=count / statistics.median(b for _, b in seconds) / 1e6,
         ratio=statistics.median(b / a for a, b in seconds),
-        rmse=float(np.sqrt(ours[0] / ggmls[0])),
-        error=ours[1] / ggmls[1],
+        rmse=float(np.sqrt(ours[:, 0].sum() / ggmls[:, 0].sum())),
+        error=float(ours[:, 1].sum() / ggmls[:, 1].sum()),
+        worst=max((float(a / b) for a, b in zip(ours[:, 1], ggmls[:, 1], strict=True) if b), default=1.0),
         same=float(np.concatenate(equal).mean()),
     )
 
@@ -113,15 +143,14 @@ def timed(kernel: Kernel, kind: TensorType, rows: list[Any], importance: list[An
     return results, time.thread_time() - start
 
 
-def errors(kind: TensorType, matrices: list[Weights], results: list[Any], importance: list[Any]) -> tuple[float, float]:
-    """Sums over all matrices: of squared errors, and of squared errors as ggml counts them."""
-    plain = counted = 0.0
+def errors(kind: TensorType, matrices: list[Weights], results: list[Any], importance: list[Any]) -> NDArray[np.float64]:
+    """(matrices, 2): sums of squared errors, and of squared errors as ggml counts them."""
+    found = []
     for x, blocks, weights in zip(matrices, results, importance, strict=True):
         restored = gguf.dequantize(blocks.reshape(x.shape[0], -1), gguf.GGMLQuantizationType[kind.name])
         square = (restored.astype(np.float64) - x) ** 2
-        plain += square.sum()
-        counted += (ggml_weights(kind.name, x, weights) * square).sum()
-    return plain, counted
+        found.append((square.sum(), (ggml_weights(kind.name, x, weights) * square).sum()))
+    return np.array(found)
 
 
 def ggml_weights(name: str, x: Weights, importance: Weights | None) -> NDArray[np.float64]:

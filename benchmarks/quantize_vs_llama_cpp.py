@@ -1,12 +1,14 @@
 """Our one pass against llama.cpp's two steps on the same checkpoint, in turn, several rounds.
 
     python benchmarks/quantize_vs_llama_cpp.py CHECKPOINT --convert CMD --llama-quantize CMD
-        [--types Q4_K_M,Q6_K] [--kernel auto|ggml] [--rounds 3] [--threads 2] [--scratch FOLDER]
+        [--types Q4_K_M,Q6_K] [--imatrix FILE] [--kernel auto|ggml] [--rounds 3] [--threads 2] [--scratch FOLDER]
+        [--page docs/quantizing.md] [--plot docs/quantizing-models.svg]
 
-CMD are the peer's programs, built at the commit that the bindings run. Wall time and peak memory are the operating
-system's for the whole process; bytes written are the sizes of all files left behind. The converter's step is timed once
-per round and counted for every type, as a user who wants one type pays it. Prints a Markdown table of medians and the
-ratio round by round.
+A type written as Q4_K_M+ is made with the importance matrix FILE, which both programs are given. CMD are the peer's
+programs, built at the commit that the bindings run. Wall time and peak memory are the operating system's for the whole
+process; bytes written are the sizes of all files left behind. The converter's step is timed once per round and counted
+for every type, as a user who wants one type pays it. Prints a Markdown table of medians and the ratio round by round;
+with --page it replaces the one between that page's marks `models`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bars import Bars, bars_svg, put
 
 
 @dataclass
@@ -44,53 +49,108 @@ def timed(command: list[str]) -> Run:
     return Run(seconds, usage.ru_maxrss * scale, usage.ru_utime + usage.ru_stime)
 
 
+Round = tuple[Run, Run, Run, int, int]
+"""Converter, llama-quantize, ours; bytes that they and we wrote."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--convert", required=True)
     parser.add_argument("--llama-quantize", required=True)
     parser.add_argument("--types", default="Q4_K_M")
+    parser.add_argument("--imatrix", default="")
     parser.add_argument("--kernel", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    found = rounds(arguments)
+    table = markdown(found)
+    print(f"\n{table}")
+    if arguments.page:
+        put(arguments.page, "models", table)
+    if arguments.plot:
+        lines = [
+            Bars(shown(kind), (median(m for _, _, m, *_ in runs), median(both(runs)))) for kind, runs in found.items()
+        ]
+        names = ("llamacli", "convert + llama-quantize")
+        picture = bars_svg(lines, names, "A whole model", "seconds (logarithmic)")
+        arguments.plot.write_text(picture, encoding="utf-8")
+
+
+def rounds(arguments: argparse.Namespace) -> dict[str, list[Round]]:
+    """All runs, by type."""
     llamacli = str(Path(sys.executable).with_name("llamacli"))
+    kinds = arguments.types.split(",")
+    found: dict[str, list[Round]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         between, theirs, ours = (Path(scratch) / name for name in ("between.gguf", "theirs.gguf", "ours.gguf"))
-        rows: dict[str, list[tuple[Run, Run, Run, int, int]]] = {kind: [] for kind in arguments.types.split(",")}
-        warm = [llamacli, "quantize", str(arguments.checkpoint), str(ours), "-q", arguments.types.split(",")[0]]
-        first = timed([*warm, "--kernel", arguments.kernel])
+
+        def mine(kind: str) -> list[str]:
+            ours.unlink(missing_ok=True)
+            return [
+                llamacli, "quantize", str(arguments.checkpoint), str(ours), "-q", kind.rstrip("+"),
+                "--kernel", arguments.kernel, "-t", str(arguments.threads), *matrix(kind, arguments.imatrix),
+            ]  # fmt: skip
+
+        first = timed(mine(kinds[0]))
         print(f"first run of ours (page cache and kernel cache as they were): {first.seconds:.1f} s")
+        for kind in kinds[1:]:  # compile what this one needs
+            timed(mine(kind))
         for number in range(arguments.rounds):
             between.unlink(missing_ok=True)
             converting = timed(
                 [arguments.convert, str(arguments.checkpoint), "--outtype", "bf16", "--outfile", str(between)]
             )
-            for kind in rows:
+            for kind in kinds:
                 theirs.unlink(missing_ok=True)
-                ours.unlink(missing_ok=True)
-                peer = timed([arguments.llama_quantize, str(between), str(theirs), kind, str(arguments.threads)])
-                mine = timed([
-                    llamacli, "quantize", str(arguments.checkpoint), str(ours), "-q", kind, "--kernel", arguments.kernel,
-                    "-t", str(arguments.threads),
+                peer = timed([
+                    arguments.llama_quantize, *matrix(kind, arguments.imatrix), str(between), str(theirs),
+                    kind.rstrip("+"), str(arguments.threads),
                 ])  # fmt: skip
+                our = timed(mine(kind))
                 written = between.stat().st_size + theirs.stat().st_size
-                rows[kind].append((converting, peer, mine, written, ours.stat().st_size))
-                print(f"round {number + 1} {kind}: {converting.seconds:.1f} + {peer.seconds:.1f} s, ours {mine.seconds:.1f} s "
-                      f"({mine.cpu_seconds:.1f} s of processor)", flush=True)  # fmt: skip
-    print("\n| type | convert + llama-quantize | peak | written | ours | peak | written | ours / theirs (rounds) |")
-    print("|---|---|---|---|---|---|---|---|")
-    for kind, found in rows.items():
-        both = [c.seconds + q.seconds for c, q, *_ in found]
-        mine = [m.seconds for _, _, m, *_ in found]
-        ratios = [m / b for m, b in zip(mine, both, strict=True)]
-        peak = max(max(c.peak_bytes, q.peak_bytes) for c, q, *_ in found)
-        print(
-            f"| {kind} | {statistics.median(both):.1f} s | {peak / 1e9:.2f} GB | {found[0][3] / 1e9:.2f} GB "
-            f"| {statistics.median(mine):.1f} s | {max(m.peak_bytes for _, _, m, *_ in found) / 1e9:.2f} GB "
-            f"| {found[0][4] / 1e9:.2f} GB | {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)}) |"
+                found[kind].append((converting, peer, our, written, ours.stat().st_size))
+                print(f"round {number + 1} {kind}: {converting.seconds:.1f} + {peer.seconds:.1f} s, ours {our.seconds:.1f} s "
+                      f"({our.cpu_seconds:.1f} s of processor)", flush=True)  # fmt: skip
+    return found
+
+
+def matrix(kind: str, path: str) -> list[str]:
+    """What a type marked with + adds to either command."""
+    return ["--imatrix", path] if kind.endswith("+") else []
+
+
+def shown(kind: str) -> str:
+    return f"{kind[:-1]}, matrix" if kind.endswith("+") else kind
+
+
+def both(runs: list[Round]) -> list[float]:
+    return [converting.seconds + peer.seconds for converting, peer, *_ in runs]
+
+
+def median(values: Iterable[float | Run]) -> float:
+    return statistics.median(value.seconds if isinstance(value, Run) else value for value in values)
+
+
+def markdown(found: dict[str, list[Round]]) -> str:
+    """The table of medians."""
+    lines = [
+        "| type | convert + llama-quantize | peak | written | ours | peak | written | ours / theirs (rounds) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, runs in found.items():
+        ratios = [our.seconds / two for (_, _, our, *_), two in zip(runs, both(runs), strict=True)]
+        peak = max(max(converting.peak_bytes, peer.peak_bytes) for converting, peer, *_ in runs)
+        lines.append(
+            f"| {shown(kind)} | {median(both(runs)):.1f} s | {peak / 1e9:.2f} GB | {runs[0][3] / 1e9:.2f} GB "
+            f"| {median(our for _, _, our, *_ in runs):.1f} s | {max(our.peak_bytes for _, _, our, *_ in runs) / 1e9:.2f} GB "
+            f"| {runs[0][4] / 1e9:.2f} GB | {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)}) |"
         )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

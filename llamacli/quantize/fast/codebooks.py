@@ -1,4 +1,4 @@
-"""The codebooks of the IQ2 and IQ3 types: which groups of levels exist, and which of them lie near a given one.
+"""The codebooks of the IQ1, IQ2 and IQ3 types: which groups of levels exist, and which of them lie near a given one.
 
 Four or eight weights share one index into a codebook of a few hundred groups. The engine knows the codebooks; they
 are read from it by restoring one block for each index. Rounding every weight by itself gives one of 8^4 or 3^8 groups,
@@ -47,6 +47,7 @@ BOOKS = {
     "IQ2_S": Book("IQ2_S", (1, 3.125, 5.375), 8, 1024, 2, 66),
     "IQ2_XS": Book("IQ2_XS", (1, 3.125, 5.375), 8, 512, 2, 3),
     "IQ2_XXS": Book("IQ2_XXS", (1, 3.125, 5.375), 8, 256, 2, 0),
+    "IQ1_S": Book("IQ1_S", (-0.875, 0.125, 1.125), 8, 2048, 2, 34),  # IQ1_M has the same
 }
 
 
@@ -88,6 +89,6 @@ def codebook_levels(name: str) -> NDArray[np.int64]:
     restored = np.zeros((book.entries, kind.block_size), np.float32)
     engine = ggml_rows()
     engine.restore(name, blocks.ctypes.data, restored.ctypes.data, restored.size)
-    found = restored[:, : book.group, None]
+    found = restored[:, : book.group, None]  # the first group, whose signs and shift are positive
     levels: NDArray[np.int64] = np.abs(found - np.asarray(book.values, np.float32)).argmin(2)
     return levels

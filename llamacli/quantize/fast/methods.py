@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llamacli.quantize.fast.iq1 import quantize_iq1
 from llamacli.quantize.fast.iq2 import quantize_iq2
 from llamacli.quantize.fast.iq3 import quantize_iq3s, quantize_iq3xxs
 from llamacli.quantize.fast.iq4 import quantize_iq4nl, quantize_iq4xs
@@ -59,6 +60,7 @@ def both_signs(high: float, spread: float, other: Iterable[float]) -> NDArray[np
 FOUR_BITS = both_signs(127, 8.0, (104, 109, 114, 119, 124, 129))
 THREE_BITS = offsets(12.0, 0.75, 12)
 TWO_BITS = offsets(4.0, 0.375, 15)
+ONE_BIT = offsets(0.7, 0.1, 12)
 
 # Grids and flatness were chosen by weighted error and by KL divergence against the unquantized model on trained models.
 METHODS: dict[str, Method] = {
@@ -124,4 +126,6 @@ METHODS: dict[str, Method] = {
     "IQ2_S": Method(quantize_iq2, 2, search(TWO_BITS, flatness=0.5), search(TWO_BITS), "IQ2_S"),
     "IQ2_XS": Method(quantize_iq2, 1, search(TWO_BITS), search(TWO_BITS), "IQ2_XS", always_weighted=True),
     "IQ2_XXS": Method(quantize_iq2, 0, search(TWO_BITS), search(TWO_BITS), "IQ2_XXS", always_weighted=True),
+    "IQ1_S": Method(quantize_iq1, 0, search(ONE_BIT), search(ONE_BIT), "IQ1_S", always_weighted=True),
+    "IQ1_M": Method(quantize_iq1, 1, search(ONE_BIT), search(ONE_BIT), "IQ1_S", always_weighted=True),
 }
