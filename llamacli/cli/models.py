@@ -56,6 +56,12 @@ def obtain(context: Context, name: str | None, *, pull: bool = False) -> Path:
         return downloads.ask_and_fetch(wanted, yes=pull)
 
 
+def lasting(context: Context, name: str) -> str:
+    """`name` as it may be kept: what is a file here means the same in every folder later."""
+    path = context.cwd / Path(name).expanduser()
+    return str(path.absolute()) if path.is_file() else name
+
+
 def default_model(context: Context) -> str:
     """The model that commands use when none is named, or nothing.
 

@@ -44,6 +44,14 @@ def test_the_default_model_is_remembered(invoke: Invoke, tmp_path: Path) -> None
     assert invoke("default", env={"LLAMACLI_MODEL": "x/y"}).out == "x/y\n"
 
 
+def test_a_file_named_from_its_folder_is_found_from_every_other(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "mine.gguf").write_bytes(b"x")
+    assert invoke("default", "mine.gguf").code == 0
+    assert invoke("alias", "short", "./mine.gguf").code == 0
+    assert invoke("default").out == f"{tmp_path / 'mine.gguf'}\n"
+    assert {"NAME": "short", "MODEL": str(tmp_path / "mine.gguf")} in invoke("alias", "--json").json
+
+
 def test_prune_takes_what_nobody_is_downloading(invoke: Invoke, tmp_path: Path) -> None:
     blobs = tmp_path / "hf" / "hub" / "models--a--M" / "blobs"
     blobs.mkdir(parents=True)

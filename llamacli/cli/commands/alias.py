@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llamacli.cli.context import Context
+from llamacli.cli.models import lasting
 from llamacli.errors import UsageError
 from llamacli.library.aliases import aliases, remove_alias, set_alias
 
@@ -28,8 +29,9 @@ def alias_command(
     if remove:
         remove_alias(here.config_dir, name)
     elif name and model:
-        set_alias(here.config_dir, name, model)
-        here.console.status(f"{name} is {model} now")
+        kept = lasting(here, model)
+        set_alias(here.config_dir, name, kept)
+        here.console.status(f"{name} is {kept} now")
     elif name:
         raise UsageError("what does it stand for?", f"llamacli alias {name} MODEL")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from llamacli.cli.context import Context
-from llamacli.cli.models import default_model
+from llamacli.cli.models import default_model, lasting
 from llamacli.cli.options import ModelArg
 from llamacli.errors import PredicateFalse
 from llamacli.library.aliases import DEFAULT, set_alias
@@ -21,8 +21,9 @@ def default_command(context: typer.Context, model: ModelArg = None) -> None:
     """
     here: Context = context.obj
     if model is not None:
-        set_alias(here.config_dir, DEFAULT, model)
-        here.console.status(f"commands use {model} now")
+        kept = lasting(here, model)
+        set_alias(here.config_dir, DEFAULT, kept)
+        here.console.status(f"commands use {kept} now")
     elif current := default_model(here):
         here.console.result(current)
     else:

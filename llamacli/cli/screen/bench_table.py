@@ -62,7 +62,8 @@ def _heading(records: Sequence[Record]) -> str:
 
 def _model(record: Record) -> str:
     weights, size = count_text(record["model_n_params"]), size_text(record["model_size"])
-    return f"{Path(record['model_filename']).stem} ({record['model_type']}, {weights}, {size})"
+    kind = record["model_type"].replace(" ?B", "")  # llama.cpp's word for sizes that it has no name for
+    return f"{Path(record['model_filename']).stem} ({kind}, {weights}, {size})"
 
 
 def _table(records: Sequence[Record], compared: Sequence[Comparison | None]) -> tuple[list[str], list[list[str]]]:
