@@ -23,12 +23,14 @@ OVERFLOWS = ("error", "head", "tail", "middle", "map-reduce")
 
 @dataclass(frozen=True)
 class QuestionSource:
-    """`template` and its `values`, whether the last conversation goes on, and what is done with too much input."""
+    """`template` and its `values`, whether the last conversation goes on, what is done with too much input, and pictures."""
 
     template: PromptTemplate | None
     values: Mapping[str, str]
     continued: bool
     overflow: str
+    images: tuple[str, ...] = ()
+    projector: str = ""
 
 
 def add_question_source(command: Any) -> None:
@@ -54,7 +56,12 @@ def question_source(context: typer.Context) -> QuestionSource:
     template = find_template(here.config_dir / "templates", given["template"]) if "template" in given else None
     if values and template is None:
         raise UsageError("-P goes with a prompt template", "-T NAME, or --template-arg for values of the chat template")
-    return QuestionSource(template, values, bool(given.get("continued")), overflow)
+    images, projector = tuple(given.get("images", ())), given.get("projector", "")
+    if images and given.get("continued"):
+        raise UsageError("--image does not go with -C: saved conversations keep text only")
+    if projector and not images:
+        raise UsageError("--mmproj goes with --image")
+    return QuestionSource(template, values, bool(given.get("continued")), overflow, images, projector)
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,12 @@ def _options(
         "template", "-T", "--template", metavar="NAME", text="A prompt template of yours."
     ),
     values: list[str] | None = _option("values", "-P", "--param", metavar="K=V", text="A value for it (repeatable)."),
+    images: list[str] | None = _option(
+        "images", "--image", metavar="FILE", text="A picture before the prompt (repeatable)."
+    ),
+    projector: str | None = _option(
+        "projector", "--mmproj", metavar="FILE", text="The model's projector, if it is not beside it."
+    ),
     overflow: str | None = _option(
         "overflow", "--overflow", metavar="|".join(OVERFLOWS), text="What is done with input that is too long."
     ),

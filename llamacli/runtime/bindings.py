@@ -39,8 +39,8 @@ def load() -> Any:
     # Every abort in native code would start a debugger and print pages.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     module = _import()
-    callback = module.llama_log_callback(_log)
-    _kept.append(callback)
+    callback = module.llama_log_callback(keep_line)
+    hold(callback)
     module.llama_log_set(callback, None)
     module.llama_backend_init()
     return module
@@ -72,7 +72,12 @@ def _import() -> Any:
         ) from error
 
 
-def _log(level: int, text: bytes | None, data: object) -> None:
+def hold(callback: object) -> None:
+    """Keep what C holds a pointer to for as long as the process lives."""
+    _kept.append(callback)
+
+
+def keep_line(level: int, text: bytes | None, data: object) -> None:
     """Keep one piece of the engine's log. Called from C, on any thread, so it must not raise."""
     with contextlib.suppress(Exception):  # there is nobody above who could handle it
         line = (text or b"").decode("utf-8", "replace").rstrip("\n")

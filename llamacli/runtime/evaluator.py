@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import DoesNotFit, EngineError, UsageError
 from llamacli.runtime.bindings import failure_hint, has_gpu
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.interrupts import Held
+
+if TYPE_CHECKING:
+    from llamacli.runtime.pictures import Pictures
 
 CELLS = 256
 """The engine's contexts are multiples of this many tokens."""
@@ -52,6 +55,9 @@ class Evaluator:
         self.aligned = 0
         """So many of `cells` were evaluated as any prompt that begins with them is: in whole steps from the start."""
         self.size = 0
+        self.pictures: Pictures | None = None
+        """What the negative numbers among tokens are."""
+        self._extra = 0
         self.step_size = min(settings.ubatch, settings.batch)
         if settings.gpu_layers == 0 or not has_gpu():
             self.step_size = min(self.step_size, PROMPT_STEP)
@@ -111,7 +117,7 @@ class Evaluator:
         s = self._settings
         parameters = self._lib.llama_context_default_params()
         parameters.n_ctx = size * s.sequences
-        parameters.n_batch = s.batch
+        parameters.n_batch = max(s.batch, self.step_size)
         parameters.n_ubatch = self.step_size
         parameters.n_seq_max = s.sequences
         parameters.n_threads, parameters.n_threads_batch = self._threads
@@ -156,11 +162,19 @@ class Evaluator:
         self._context = self._memory = None
         self.size = 0
 
+    def use_pictures(self, pictures: Pictures) -> None:
+        """Read `pictures` where they stand among tokens; each fits into one step from now on."""
+        self.pictures = pictures
+        if pictures.largest > self.step_size:
+            self.clear()
+            self._release()
+            self.step_size = pictures.largest
+
     def clear(self) -> None:
         """Empty the cache."""
         if self._context:
             self._lib.llama_memory_clear(self._memory, True)
-        self.cells, self.aligned, self._kept = [], 0, None
+        self.cells, self.aligned, self._kept, self._extra = [], 0, None, 0
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
@@ -189,6 +203,7 @@ class Evaluator:
             if not self.can_cut(length) or not self._lib.llama_memory_seq_rm(self._memory, 0, length, -1):
                 return False
             del self.cells[length:]
+            self._extra = self.pictures.extra(self.cells) if self.pictures else 0
             self.aligned = min(self.aligned, length // self.step_size * self.step_size)
         return True
 
@@ -202,7 +217,7 @@ class Evaluator:
         """To the kept state if `tokens` begin with what it has read, else to nothing."""
         kept, cells = self._kept, self._kept[0] if self._kept else []
         self._lib.llama_memory_clear(self._memory, True)
-        self.cells, self.aligned = [], 0
+        self.cells, self.aligned, self._extra = [], 0, 0
         if kept is None or len(cells) >= len(tokens) or common_length(cells, tokens) < len(cells):
             return
         if self._lib.llama_state_seq_set_data(self._context, kept[1], len(kept[1]), 0) > 0:
@@ -249,7 +264,7 @@ class Evaluator:
         Batches end at multiples of their size counted from the start, so that a prompt is cut alike whether its
         beginning was in the cache or not.
         """
-        if not self.drops_tail:
+        if not self.drops_tail and self.pictures is None:
             steps = (len(self.cells) + len(tokens) - 1) // self.step_size * self.step_size - len(self.cells)
             if steps > 0:
                 if not self._read_all(tokens[:steps]):
@@ -265,7 +280,12 @@ class Evaluator:
             while done < len(tokens):
                 if self.stopping:
                     return False
+                if tokens[done] < 0:
+                    done += self._read_picture(tokens[done])
+                    continue
                 count = min(self._until_cut(), len(tokens) - done)
+                if self.pictures is not None:
+                    count = next((n for n in range(1, count) if tokens[done + n] < 0), count)
                 if not self._read_batch(tokens[done : done + count]):
                     return False
                 done += count
@@ -282,9 +302,12 @@ class Evaluator:
         return min(whole - at % whole, batch)
 
     def _read_batch(self, tokens: Sequence[int]) -> bool:
-        ids = (ctypes.c_int32 * len(tokens))(*tokens)
         with Held() as self._held:  # Ctrl-C is raised at the end of the block, when the books are right again
-            result = self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens)))
+            if self.pictures is None:
+                ids = (ctypes.c_int32 * len(tokens))(*tokens)
+                result = self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens)))
+            else:
+                result = self._decode_placed(tokens, every=False)
             if result:
                 self._resynchronize(tokens)
             else:
@@ -296,11 +319,39 @@ class Evaluator:
             return not result
         raise EngineError(f"the engine failed to evaluate the prompt (code {result})", failure_hint())
 
+    def _read_picture(self, number: int) -> int:
+        """Evaluate a picture, whole; how many of the numbers that stand for it were read."""
+        assert self.pictures is not None
+        step = min(self._batch_size, self.step_size)
+        self._lib.llama_set_abort_callback(self._context, self._never_stops, None)
+        with Held():
+            count = self.pictures.evaluate(self._context, number, len(self.cells), step)
+            self.cells += [number] * count
+            self._extra += self.pictures.extra((number,))
+        self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
+        return count
+
+    def _decode_placed(self, tokens: Sequence[int], *, every: bool) -> int:
+        """Decode tokens at the places that follow the cells, with logits after the last or after each of them.
+
+        The engine would find the places by itself, but not behind pictures that take more cells than places.
+        """
+        batch = self._lib.llama_batch_init(len(tokens), 0, 1)
+        try:
+            for index, token in enumerate(tokens):
+                batch.token[index], batch.pos[index] = token, len(self.cells) + index
+                batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+                batch.logits[index] = every or index + 1 == len(tokens)
+            batch.n_tokens = len(tokens)
+            return int(self._lib.llama_decode(self._context, batch))
+        finally:
+            self._lib.llama_batch_free(batch)
+
     def _resynchronize(self, tokens: Sequence[int]) -> None:
         """After a failed batch, parts of it may stand in the cache: take them out, or if that is impossible, all."""
         if not self._lib.llama_memory_seq_rm(self._memory, 0, len(self.cells), -1):
             self._lib.llama_memory_clear(self._memory, True)
-            self.cells, self.aligned = [], 0
+            self.cells, self.aligned, self._extra = [], 0, 0
 
     def step(self, token: int) -> int:
         """Evaluate one token of an answer; the row of its logits. Raises EngineError."""
@@ -314,24 +365,21 @@ class Evaluator:
 
     def step_all(self, tokens: Sequence[int]) -> None:
         """Evaluate a few tokens in one batch, with the logits after each. Raises EngineError."""
-        batch = self._lib.llama_batch_init(len(tokens), 0, 1)
-        try:
-            for index, token in enumerate(tokens):
-                batch.token[index], batch.pos[index] = token, len(self.cells) + index
-                batch.n_seq_id[index], batch.seq_id[index][0], batch.logits[index] = 1, 0, 1
-            batch.n_tokens = len(tokens)
-            result = self._lib.llama_decode(self._context, batch)
-        finally:
-            self._lib.llama_batch_free(batch)
+        result = self._decode_placed(tokens, every=True)
         if result:
             self._resynchronize(tokens)
-            raise EngineError(f"the engine failed to evaluate a draft (code {result})", failure_hint())
+            raise EngineError(f"the engine failed to evaluate some tokens (code {result})", failure_hint())
         self.cells += tokens
+
+    def step_placed(self, token: int) -> int:
+        """As `step`, where pictures came before."""
+        self.step_all((token,))
+        return 0
 
     @property
     def full(self) -> bool:
         """Whether the context has no room for another token."""
-        return len(self.cells) >= self.size
+        return len(self.cells) + self._extra >= self.size
 
     def _stop_asked(self, data: object) -> bool:
         """Called from C between the operations of a batch."""

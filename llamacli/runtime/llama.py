@@ -17,7 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamacli.errors import ContextOverflow, CorruptFile, DoesNotFit, EngineError, Interrupted, NotFound, Unsupported
+from llamacli.errors import (
+    ContextOverflow,
+    CorruptFile,
+    DoesNotFit,
+    EngineError,
+    Interrupted,
+    NotFound,
+    Unsupported,
+    UsageError,
+)
 from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
@@ -35,6 +44,7 @@ from llamacli.runtime.vocab import END, Vocab, control_names
 from llamacli.runtime.writer import Writer
 
 if TYPE_CHECKING:
+    from llamacli.runtime.pictures import Pictures
     from llamacli.runtime.prefix_cache import PrefixCache
     from llamacli.runtime.speculate import DraftedSteps, Drafts
 
@@ -68,6 +78,7 @@ class LlamaEngine:
         self._model: Any = None
         self._evaluator: Evaluator | None = None
         self._adapters: list[Any] = []
+        self.pictures: Pictures | None = None
         self.drafts: Drafts | None = None
         """How answers are drafted, if at all."""
         threads = settings.threads or cpu.threads
@@ -160,8 +171,24 @@ class LlamaEngine:
     # -- text and tokens ---------------------------------------------------------------------------------------
 
     def tokens(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
-        """Token ids of a prompt. Control tokens are recognised in control spans only."""
+        """Token ids of a prompt. Control tokens are recognised in control spans only; pictures are negative numbers."""
+        if self.pictures is not None:
+            return self.pictures.tokens(prompt, self.vocab.tokens, add_special=add_special)
         return self.vocab.tokens(prompt, add_special=add_special)
+
+    def add_picture(self, data: bytes, projector: Path, name: str = "the picture") -> str:
+        """Take a picture in; the mark that stands for it in prompts from now on.
+
+        Raises UsageError (what is no picture), NotFound, CorruptFile, Unsupported (the projector), EngineError.
+        """
+        if self.pictures is None:
+            from llamacli.runtime.pictures import Pictures
+
+            self.pictures = Pictures(projector, self._model, self.gguf, self.settings, self.threads[1])
+            self.prefixes = None  # a file of the engine's keeps tokens only
+        mark = self.pictures.add(data, name)
+        self._compute.use_pictures(self.pictures)
+        return mark
 
     def control_tokens(self, names: Iterable[str]) -> frozenset[int]:
         """Ids of those control tokens of the vocabulary that are spelled by one of `names`."""
@@ -195,12 +222,15 @@ class LlamaEngine:
     def _make_room(self, tokens: list[int], sampling: Sampling) -> None:
         if not tokens:
             raise EngineError("there is nothing to go on from: the prompt has no token")
-        if len(tokens) >= self.context_size:
+        if tokens[-1] < 0:
+            raise UsageError("a prompt cannot end with a picture", "ask something about it")
+        count = len(tokens) + (self.pictures.extra(tokens) if self.pictures else 0)
+        if count >= self.context_size:
             raise ContextOverflow(
-                f"the input is {len(tokens):,} tokens; the context holds {self.context_size:,}", self._overflow_hint()
+                f"the input is {count:,} tokens; the context holds {self.context_size:,}", self._overflow_hint()
             )
         answer = sampling.predict if sampling.predict >= 0 else EXPECTED_ANSWER
-        self._compute.grow(min(len(tokens) + answer, self.context_size), self.context_size)
+        self._compute.grow(min(count + answer, self.context_size), self.context_size)
 
     def _overflow_hint(self) -> str:
         wanted = self.settings.ctx_size
@@ -224,9 +254,10 @@ class LlamaEngine:
         finish: Finish = "cancel"
         if complete:
             compute.check_logits(self.vocab.size)
-            sampler.see(tokens)
+            sampler.see([token for token in tokens if token >= 0] if self.pictures else tokens)
             writer = Writer(self.vocab, sampling.stop, visible)
-            drafted = self.drafts.steps(compute, tokens) if self.drafts and sampling.logprobs is None else None
+            plain = sampling.logprobs is not None or self.pictures is not None
+            drafted = self.drafts.steps(compute, tokens) if self.drafts and not plain else None
             pieces = self._pieces(compute, sampler, sampling.predict, writer, drafted)
             for piece in pieces if sampling.logprobs is None else self._likely(compute, pieces, sampling.logprobs):
                 produced += 1
@@ -258,7 +289,8 @@ class LlamaEngine:
     ) -> Iterator[Piece]:
         """The loop that speed depends on: sample, show, evaluate."""
         sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
-        advance, steps, row = (drafted.advance, drafted, -1) if drafted else (compute.step, compute, -1)
+        step = compute.step_placed if self.pictures else compute.step
+        advance, steps, row = (drafted.advance, drafted, -1) if drafted else (step, compute, -1)
         grammar = sampler.grammar
         limit = predict if predict >= 0 else sys.maxsize
         count = 0
@@ -340,6 +372,8 @@ class LlamaEngine:
             self._learn(self._evaluator)
             self._evaluator.close()
             self._evaluator = None
+        if self.pictures is not None:
+            self.pictures.close()
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None

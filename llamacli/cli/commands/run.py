@@ -102,6 +102,7 @@ def run_command(
     if require_gpu:
         _require_gpu()
     with _opened(here, wanted.model, settings, deadline) as engine, prompt_cache(context, engine):
+        from llamacli.cli.images import marks_of
         from llamacli.runtime.defaults import sampling_defaults
 
         chosen = sampling(context, sampling_defaults(engine.metadata))
@@ -110,6 +111,7 @@ def run_command(
         own_system = _text(here, system_file).strip() if system_file else system
         question = Question(
             text=given.text,
+            pictures=marks_of(here, engine, source),
             system=own_system or given.system or (journal.chat.system if journal else ""),
             template=None if raw else _template(here, engine, template),
             arguments=_arguments(template_args),
@@ -135,9 +137,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and how it is put to the model; `template` None: the text goes to the model as it is."""
+    """What is asked, and how it is put to the model; `template` None: the text goes to the model as it is.
+
+    `pictures` are the marks that stand for them before the text.
+    """
 
     text: str
+    pictures: str
     system: str
     template: ChatTemplate | None
     arguments: dict[str, Any]
@@ -281,7 +287,9 @@ class Run:
         if self.question.template is None:
             return self.engine.generate(self.engine.tokens(self._raw(self.question.text)), self.sampling)
         self.session = self._session()
-        return self.session.ask(self.question.text, self.sampling, prefill=self.question.prefill)
+        return self.session.ask(
+            self.question.pictures + self.question.text, self.sampling, prefill=self.question.prefill
+        )
 
     def _session(self) -> Session:
         from llamacli.cli.screen.model import thinking_of
@@ -304,7 +312,8 @@ class Run:
         from llamacli.runtime.messages import Span
 
         start = f"{self.question.system}\n\n" if self.question.system else ""
-        return (Span(start + text + self.question.prefill, self.question.special),)
+        whole = start + self.question.pictures + text + self.question.prefill
+        return (Span(whole, self.question.special),)
 
     # -- other ways to an answer -------------------------------------------------------------------------------
 
@@ -318,7 +327,7 @@ class Run:
         session = self._session() if self.question.template else None
 
         def count(text: str) -> int:
-            return session.count(text) if session else len(self.engine.tokens(self._raw(text)))
+            return session.count(self.question.pictures + text) if session else len(self.engine.tokens(self._raw(text)))
 
         given = self.work.given
         long = LongInput(given.document, given.compose, count, self.engine.context_size, self.sampling.predict)
@@ -332,7 +341,7 @@ class Run:
         """The answer to a question about one part of the input."""
         chosen = replace(self.sampling, predict=limit, grammar="")
         if self.question.template:
-            pieces = self._session().ask(text, chosen)
+            pieces = self._session().ask(self.question.pictures + text, chosen)
         else:
             pieces = self.engine.generate(self.engine.tokens(self._raw(text)), chosen)
         out = []
@@ -347,10 +356,11 @@ class Run:
         """Score the given answers instead of writing one."""
         from llamacli.cli import choosing
 
+        asked = self.question.pictures + self.question.text
         if self.question.template is None:
             prompt, beginning = self._raw(self.question.text), True
         else:
-            prompt, beginning = self._session().prompt_for(self.question.text, self.question.prefill), False
+            prompt, beginning = self._session().prompt_for(asked, self.question.prefill), False
         found = choosing.choose(self.here, self.engine, prompt, beginning, self.work.form)
         choosing.show(self.here, found, self.work.form, {"model": _identity(self.engine)})
 
