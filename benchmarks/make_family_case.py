@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import runpy
 import shutil
 import sys
 import tempfile
@@ -22,12 +23,13 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # In place of this folder, whose kernels.py would hide the package of that name that transformers looks for.
 sys.path[:1] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "families")]
+TWINS = runpy.run_path(str(Path(__file__).parent / "family_twins.py"))["TWINS"]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402, TID251
 import transformers  # noqa: E402, TID251
 from converting import architecture_keys, digests, read_gguf  # noqa: E402
-from synthetic import write_checkpoint  # noqa: E402
+from synthetic import values_of, write_checkpoint  # noqa: E402
 
 from llamacli.formats.file_access import LocalFile  # noqa: E402
 from llamacli.formats.safetensors import read_shard  # noqa: E402
@@ -53,6 +55,31 @@ def answers(model: Any, tokens: list[int]) -> tuple[np.ndarray, bool]:
     return np.asarray(found[0].numpy(), np.float32), not hasattr(output, "logits")
 
 
+def computed(config: dict[str, Any], folder: Path, room: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """The model with our own weights, and the names and shapes of its checkpoint, which then stands in `folder`."""
+    name = config["architectures"][0]
+    if name in TWINS:
+        return twin_of(TWINS[name], config, folder)
+    kind = getattr(transformers, name)
+    settings = transformers.AutoConfig.from_pretrained(folder)
+    shapes = saved_shapes(kind._from_config(settings, dtype=torch.float32), room / "saved")
+    write_checkpoint(folder, config, shapes)
+    return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager"), shapes
+
+
+def twin_of(twin: Any, config: dict[str, Any], folder: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """As `computed`, for a family that transformers knows by another name."""
+    shapes = twin.shapes(config)
+    write_checkpoint(folder, config, shapes)
+    found = {name: torch.from_numpy(values_of(name, shape)) for name, shape in shapes.items()}
+    kind = getattr(transformers, twin.kind)
+    model = kind._from_config(
+        kind.config_class(**twin.config(config)), dtype=torch.float32, attn_implementation="eager"
+    )
+    model.load_state_dict(twin.state(config, found))
+    return model, shapes
+
+
 def main() -> None:
     """Build, save, load again from our own weights, compute."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,14 +89,10 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     config = json.loads(given.config.read_text())
-    kind = getattr(transformers, config["architectures"][0])
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room) / given.name
         write_checkpoint(folder, config, {})
-        settings = transformers.AutoConfig.from_pretrained(folder)
-        shapes = saved_shapes(kind._from_config(settings, dtype=torch.float32), Path(room) / "saved")
-        write_checkpoint(folder, config, shapes)
-        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        model, shapes = computed(config, folder, Path(room))
         tokens = np.random.default_rng(5).integers(3, 250, TOKENS).tolist()
         found, vectors = answers(model, tokens)
         expected = found[list(POSITIONS)].astype("<f4")

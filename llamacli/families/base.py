@@ -43,6 +43,16 @@ def further_blocks(names: Iterable[str], config: Config) -> int:
     return further
 
 
+def _headless(config: Config, names: Iterable[str]) -> bool:
+    """Whether a class without a head, or a wrapper's text model, was saved without one: the embedding serves as such."""
+    headless = config.wraps or not config.architecture.endswith(_CLASSES_WITH_HEAD)
+    return headless and not any(_HEAD.fullmatch(name) for name in names)
+
+
+_CLASSES_WITH_HEAD = ("ForCausalLM", "LMHeadModel")
+_HEAD = re.compile(r"(.*\.)?(lm_head|output|embed_out)\.weight")
+
+
 def with_further_blocks(config: Config) -> int:
     """All blocks, for families whose files have those that predict further tokens."""
     return config.blocks + int(config.get("further_blocks", default=0))
@@ -116,6 +126,10 @@ class Family:
     """Why a checkpoint cannot be converted although its class is known."""
     warnings: Callable[[Config], Iterable[str]] = lambda config: ()
     """What the engine will compute differently from the checkpoint's own code."""
+    sibling: Callable[[Config], Family | None] = lambda config: None
+    """The family to take instead, where the engine calls some models of one class by another name."""
+    scalars: str = ""
+    """Tensors of one number that become metadata (a regular expression); the configuration has them as `scalars`."""
     example: str = ""
     """A repository on the Hub."""
     title: str = ""
@@ -126,7 +140,8 @@ class Family:
     def config(self, raw: Mapping[str, Any], names: Iterable[str] = ()) -> Config:
         """config.json with this family's defaults and with what only the tensors' `names` tell."""
         given = Config.of(raw, self.defaults)
-        return given.derived(further_blocks=further_blocks(names, given))
+        tied = {"tie_word_embeddings": True} if names and _headless(given, names) else {}
+        return given.derived(further_blocks=further_blocks(names, given), **tied)
 
     def override(self, **changes: Any) -> Family:
         """A sibling that differs in `changes`."""

@@ -11,6 +11,14 @@ from llamacli.errors import CorruptFile
 NESTED = ("text_config", "llm_config", "lm_config", "language_config")
 """Where multimodal wrappers keep the configuration of their text model."""
 
+
+def _nested(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text model's own configuration in a wrapper's; empty if there is none."""
+    thinker = raw.get("thinker_config")
+    outer = thinker if isinstance(thinker, dict) else raw
+    return next((outer[name] for name in NESTED if isinstance(outer.get(name), dict)), {})
+
+
 _THETA = ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_theta", "rotary_emb_base")
 _LOCAL_THETA = ("local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq")
 _PARTIAL = ("partial_rotary_factor", "rope_pct", "rope_percent")
@@ -30,22 +38,28 @@ class Config:
     @classmethod
     def of(cls, raw: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
         """The flat table of a config.json."""
-        nested: Mapping[str, Any] = next((raw[name] for name in NESTED if isinstance(raw.get(name), dict)), {})
-        if isinstance(thinker := raw.get("thinker_config"), dict):
-            nested = thinker.get("text_config", {})
+        nested = _nested(raw)
         given = {**raw, **{name: value for name, value in nested.items() if value is not None}}
         present = {name: value for name, value in given.items() if value is not None}
-        return cls({**(defaults or {}), **present}, raw)
+        assumed = dict(defaults or {})
+        if "rope_scaling" in present:
+            assumed.pop("rope_parameters", None)  # the older name says the same
+        return cls({**assumed, **present}, raw)
 
     def derived(self, **values: Any) -> Config:
         """The same with values that config.json does not have."""
         return Config({**self.values, **values}, self.wrapper)
 
     @property
+    def wraps(self) -> bool:
+        """Whether the text model is a part of something larger."""
+        return bool(_nested(self.wrapper))
+
+    @property
     def architecture(self) -> str:
         """The class that transformers would load, of the text model where it is named."""
-        names = self.values.get("architectures") or []
-        return str(names[0]) if names else ""
+        names = self.values.get("architectures")
+        return str(names[0]) if isinstance(names, list) and names else ""
 
     def get(self, *names: str, default: Any = None) -> Any:
         """The first of `names` that is set, else `default`."""
@@ -60,7 +74,9 @@ class Config:
 
     @property
     def blocks(self) -> int:
-        """Number of transformer blocks."""
+        """Number of transformer blocks; where each block is named, that many."""
+        if named := self.get("layers_block_type", "hybrid_override_pattern"):
+            return len(named)
         return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
     @property

@@ -18,7 +18,7 @@ from llamacli.families.decoder import (
     VOCAB_SIZE,
     always,
     count,
-)  # fmt: skip
+)
 from llamacli.families.llama import INTERLEAVED_QK
 from llamacli.families.moe import (
     EXPERT_FF,
@@ -88,8 +88,10 @@ LATENT_ATTENTION = (
 
 DEEPSEEK2 = Family(
     name="deepseek2",
-    title="DeepSeek V2, V3, R1",
-    architectures=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
+    title="DeepSeek V2, V3, R1, Kimi K2, Moonlight",
+    architectures=(
+        "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration",
+    ),
     keys=(
         *DECODER_KEYS,
         Key("attention.head_count_kv", always(u32(1))),  # absorbed, all heads share one latent
@@ -133,3 +135,33 @@ DEEPSEEK = Family(
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     example="deepseek-ai/deepseek-moe-16b-chat",
 )  # fmt: skip
+
+GLM4_MOE_LITE = DEEPSEEK2.override(
+    title="GLM-4.7-Flash",
+    architectures=("Glm4MoeLiteForCausalLM",),
+    defaults={
+        **DEEPSEEK2.defaults,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 202752,
+        "first_k_dense_replace": 1,
+        "n_shared_experts": 1,
+        "scoring_func": "sigmoid",
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.8,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    example="zai-org/GLM-4.7-Flash",
+)
+
+YOUTU = DEEPSEEK2.override(
+    title="Youtu-LLM",
+    architectures=("YoutuForCausalLM", "YoutuVLForConditionalGeneration"),
+    defaults={
+        "rope_theta": 1600000.0,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+    },
+    example="tencent/Youtu-LLM-2B",
+)

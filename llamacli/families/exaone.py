@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llamacli.families.base import Family, Key
+from llamacli.families.base import Family, Key, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import (
     ATTENTION,
@@ -19,10 +19,21 @@ from llamacli.families.decoder import (
     QK_NORM,
     SLIDING_WINDOW,
     VOCAB_SIZE,
+    always,
+    count,
     llama3_rope_factors,
     partial_rope,
-)  # fmt: skip
-from llamacli.formats.gguf_values import Value, ValueType, array
+)
+from llamacli.families.moe import (
+    EXPERT_FF,
+    EXPERT_RULES,
+    SHARED_COUNT,
+    WEIGHTS_NORM,
+    WEIGHTS_SCALE,
+    expert_tensors,
+    moe_width,
+)
+from llamacli.formats.gguf_values import Value, ValueType, array, string, u32
 
 EXAONE = Family(
     name="exaone",
@@ -60,6 +71,17 @@ def _window_warning(config: Config) -> Iterable[str]:
         yield "the engine has EXAONE 4's sliding window only for 64 blocks: exact only up to its length"
 
 
+def _routed(config: Config, block: int) -> bool:
+    kinds = config.get("mlp_layer_types")
+    return kinds[block] == "sparse" if kinds else block >= int(config.get("first_k_dense_replace", default=1))
+
+
+def _moe_refusals(config: Config) -> Iterable[str]:
+    dense = int(config.get("first_k_dense_replace", default=1))
+    if any(_routed(config, block) != (block >= dense) for block in range(config.blocks)):
+        yield "config.json: mlp_layer_types that are not dense in front and sparse behind are not supported"
+
+
 EXAONE4 = Family(
     name="exaone4",
     title="EXAONE 4",
@@ -72,4 +94,26 @@ EXAONE4 = Family(
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
     warnings=_window_warning,
     example="LGAI-EXAONE/EXAONE-4.0-1.2B",
+)  # fmt: skip
+
+EXAONE_MOE = EXAONE4.override(
+    name="exaone-moe",
+    title="K-EXAONE",
+    architectures=("ExaoneMoeForCausalLM", "ExaoneMoEForCausalLM"),
+    keys=(
+        *EXAONE4.keys, EXPERT_FF, SHARED_COUNT, WEIGHTS_SCALE, WEIGHTS_NORM,
+        Key("expert_shared_feed_forward_length", lambda c: u32(moe_width(c) * c.integer("num_shared_experts"))),
+        Key("leading_dense_block_count", count("first_k_dense_replace", "first_last_k_dense_replace")),
+        Key("nextn_predict_layers", always(u32(0))),
+        Key("rope.scaling.type", always(string("none"))),
+    ),
+    rules=(*EXPERT_RULES, Rule(r"mtp\..*", drop=True)),
+    expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QK_NORM, *expert_tensors(moe_width, _routed)),
+    defaults={
+        **EXAONE4.defaults, "sliding_window": 4096, "sliding_window_pattern": 4, "first_k_dense_replace": 1,
+        "num_shared_experts": 1, "norm_topk_prob": True, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
+    },
+    refusals=_moe_refusals,
+    warnings=lambda config: (),
+    example="LGAI-EXAONE/K-EXAONE-236B-A23B",
 )  # fmt: skip

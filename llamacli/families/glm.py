@@ -15,8 +15,10 @@ from llamacli.families.decoder import (
     OUTPUT_NORM,
     always,
     count,
+    partial_factor,
     partial_rope,
-)  # fmt: skip
+)
+from llamacli.families.glm4 import HALVES_FIRST
 from llamacli.families.moe import (
     EXPERT_FF,
     EXPERT_RULES,
@@ -25,7 +27,7 @@ from llamacli.families.moe import (
     WEIGHTS_SCALE,
     expert_tensors,
     moe_width,
-)  # fmt: skip
+)
 from llamacli.formats.gguf_values import Value, u32
 
 GLM = Family(
@@ -54,8 +56,8 @@ def _further(config: Config) -> Value | None:
 
 GLM4_MOE = Family(
     name="glm4moe",
-    title="GLM-4.5, 4.6",
-    architectures=("Glm4MoeForCausalLM",),
+    title="GLM-4.5, 4.6, 4.7, GLM-4.5V",
+    architectures=("Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"),
     keys=(
         *DECODER_KEYS, *HEAD_WIDTHS,
         Key("block_count", lambda c: u32(with_further_blocks(c))),
@@ -67,6 +69,7 @@ GLM4_MOE = Family(
         Key("nextn_predict_layers", _further),
     ),
     rules=(
+        *HALVES_FIRST,
         *EXPERT_RULES,
         Rule(r"model\.layers\.(\d+)\.(eh_proj|enorm|hnorm|embed_tokens)\.weight", rename=r"blk.\1.nextn.\2.weight"),
         Rule(r"model\.layers\.(\d+)\.shared_head\.(head|norm)\.weight", rename=r"blk.\1.nextn.shared_head_\2.weight"),
@@ -83,3 +86,11 @@ GLM4_MOE = Family(
     blocks=with_further_blocks,
     example="zai-org/GLM-4.5-Air",
 )  # fmt: skip
+
+SOLAR_OPEN = GLM4_MOE.override(
+    title="Solar Open",
+    architectures=("SolarOpenForCausalLM",),
+    keys=(*GLM4_MOE.keys, Key("rope.dimension_count", lambda c: u32(int(c.head_dim * partial_factor(c))))),
+    defaults={**GLM4_MOE.defaults, "partial_rotary_factor": 1.0, "first_k_dense_replace": 0},
+    example="upstage/Solar-Open-100B",
+)

@@ -1,14 +1,17 @@
-"""Mamba 2, and Granite 4, which has its blocks with attention in a few of them, and experts or none."""
+"""Mamba 1 and 2, and Granite 4, which has its blocks with attention in a few of them, and experts or none."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import Config
-from llamacli.families.decoder import EMBEDDING, OUTPUT_NORM, always, count, real
+from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, OUTPUT_NORM, always, count, partial_factor, real
 from llamacli.families.granite import GRANITE_MOE
-from llamacli.families.transforms import chain, squeeze
+from llamacli.families.moe import experts
+from llamacli.families.transforms import chain, interleave_rope, squeeze
 from llamacli.formats.gguf_values import ValueType, array, boolean, u32
 from llamacli.formats.rows import Mapped, Reshaped, Rows
 
@@ -49,12 +52,20 @@ MAMBA2_RULES = (
 
 
 def _attends(config: Config, block: int) -> bool:
-    types = config.get("layer_types")
-    return types is None or bool(types[block] == "attention")
+    types, places = config.get("layer_types"), config.get("attn_layer_indices")
+    if types is not None:
+        return bool(types[block] in ("attention", "full_attention"))
+    return places is None or block in places
 
 
 def _hybrid(config: Config) -> bool:
     return not all(_attends(config, block) for block in range(config.blocks))
+
+
+def _without_state_space(config: Config) -> Family | None:
+    if _hybrid(config):
+        return None
+    return _PLAIN_MOE if experts(config) else _PLAIN
 
 
 GRANITE_HYBRID = GRANITE_MOE.override(
@@ -82,7 +93,7 @@ GRANITE_HYBRID = GRANITE_MOE.override(
         Expected("blk.{block}.ssm_in.weight", lambda c: (-1, c.hidden), lambda c, block: not _attends(c, block)),
         Expected("blk.{block}.ssm_out.weight", lambda c: (c.hidden, _inner(c)), lambda c, block: not _attends(c, block)),
     ),
-    refusals=lambda c: () if _hybrid(c) else ("config.json: a Granite 4 without state-space blocks is another family",),
+    sibling=_without_state_space,
     example="ibm-granite/granite-4.0-h-tiny",
 )  # fmt: skip
 
@@ -120,3 +131,72 @@ MAMBA2 = Family(
     defaults={"layer_norm_epsilon": 1e-5, "conv_kernel": 4, "state_size": 128, "tie_word_embeddings": False},
     example="mistralai/Mamba-Codestral-7B-v0.1",
 )  # fmt: skip
+
+
+def _rank(config: Config) -> int:
+    rank = config.get("time_step_rank", "dt_rank", default="auto")
+    return -(-config.hidden // 16) if rank == "auto" else int(rank)
+
+
+def _width(config: Config) -> int:
+    return int(config.get("intermediate_size", "d_inner", default=2 * config.hidden))
+
+
+def _mamba1_refusals(config: Config) -> Iterable[str]:
+    if _width(config) != 2 * config.hidden:
+        yield f"config.json: a mixer of width {_width(config)} is not computed by the engine, only twice hidden_size"
+
+
+MAMBA1 = Family(
+    name="mamba",
+    title="Mamba, Falcon Mamba",
+    architectures=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
+    keys=(
+        Key("context_length", always(u32(1 << 20))),  # a state has no length
+        Key("embedding_length", lambda c: u32(c.hidden)),
+        Key("feed_forward_length", always(u32(0))),
+        Key("attention.head_count", always(u32(0))),
+        Key("block_count", lambda c: u32(c.blocks)),
+        Key("ssm.conv_kernel", count("conv_kernel", "d_conv")),
+        Key("ssm.inner_size", lambda c: u32(_width(c))),
+        Key("ssm.state_size", count("state_size", "d_state")),
+        Key("ssm.time_step_rank", lambda c: u32(_rank(c))),
+        Key("attention.layer_norm_rms_epsilon", real("layer_norm_epsilon", "rms_norm_eps")),
+        Key("ssm.dt_b_c_rms", lambda c: boolean(c.get("model_type") == "falcon_mamba")),
+    ),
+    rules=(Rule(r".*\.A_log", decay), Rule(r".*\.conv1d\.weight", squeeze)),
+    expected=(
+        EMBEDDING, OUTPUT_NORM,
+        Expected("blk.{block}.ssm_in.weight", lambda c: (2 * _width(c), c.hidden)),
+        Expected("blk.{block}.ssm_out.weight", lambda c: (c.hidden, _width(c))),
+    ),
+    defaults={"layer_norm_epsilon": 1e-5, "conv_kernel": 4, "state_size": 16, "tie_word_embeddings": True},
+    refusals=_mamba1_refusals,
+    example="tiiuae/falcon-mamba-7b-instruct",
+)  # fmt: skip
+
+_PLAIN = GRANITE_MOE.override(
+    name="granite", title="Granite 4 without state space", architectures=(), example="ibm-granite/granite-4.0-micro"
+)
+_PLAIN_MOE = GRANITE_MOE.override(
+    title="Granite 4 MoE without state space", architectures=(), example="ibm-granite/granite-4.0-micro"
+)
+
+BAMBA = GRANITE_HYBRID.override(
+    title="Bamba",
+    architectures=("BambaForCausalLM",),
+    keys=(
+        *(key for key in GRANITE_HYBRID.keys if key.name not in ("context_length", "rope.scaling.finetuned")),
+        *(key for key in DECODER_KEYS if key.name == "context_length"),
+        Key("rope.scaling.finetuned", lambda c: boolean(True)),
+        Key("rope.dimension_count", lambda c: u32(int(c.head_dim * partial_factor(c, 0.5)))),
+    ),
+    sibling=lambda c: None,
+    rules=(
+        Rule(r".*\.q_proj\.weight", interleave_rope(lambda c: c.heads, lambda c: partial_factor(c, 0.5))),
+        Rule(r".*\.k_proj\.weight", interleave_rope(lambda c: c.kv_heads, lambda c: partial_factor(c, 0.5))),
+        *GRANITE_HYBRID.rules,
+    ),
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 262144, "num_key_value_heads": 8},
+    example="ibm-ai-platform/Bamba-9B-v2",
+)

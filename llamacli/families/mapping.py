@@ -11,19 +11,13 @@ import gguf
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.families.base import Family, Named, Rule
 from llamacli.families.config import Config
+from llamacli.families.wrappers import OTHER_SENSES, text_name, text_prefix
 from llamacli.formats.rows import Joined, Rows
 
 ALWAYS_DROPPED = re.compile(
     r".*(rotary_emb\.inv_freq|\.attn\.masked_bias|\.attention\.masked_bias|\.rotary_emb\.(cos|sin)_cached)"
 )
 """Buffers that old checkpoints carry and that are computed from the configuration."""
-
-NOT_TEXT = re.compile(
-    r"(.*\.)?(vision_tower|vision_model|visual|multi_modal_projector|mm_projector|audio_tower|embed_vision|embed_audio"
-    r"|vision_embed_tokens|image_newline|vit|audio_projector|aligner|vision_encoder|vision_language_adapter|patch_merger"
-    r"|pre_mm_projector_norm)(\..*)?"
-)
-"""The other senses of a multimodal checkpoint; the text model is converted without them."""
 
 _WRAPPERS = ("model.language_model.", "language_model.model.", "language_model.", "model.text_model.", "text_model.")
 
@@ -76,14 +70,8 @@ def _architecture(family: Family) -> Any:
 def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) -> Iterator[tuple[str, str, Rows]]:
     """(checkpoint's name, name for the name map, rows) of every tensor that is not dropped."""
     stacks: dict[str, tuple[Rule, dict[int, tuple[str, Rows]]]] = {}
-    bare = any(name in tensors for name in _BARE_EMBEDDINGS)
-    for source, rows in tensors.items():
-        if ALWAYS_DROPPED.fullmatch(source) or NOT_TEXT.fullmatch(source):
-            continue
-        name = plain_name(source)
-        if bare and not name.startswith(("model.", "lm_head")):
-            name = f"model.{name}"
-        name = family.rename(name, config)
+    for source, plain, rows in _of_text_model(tensors, config):
+        name = family.rename(plain, config)
         if _beyond(name, family, config):
             continue
         rule, match = _first_rule(family, name, config)
@@ -98,6 +86,22 @@ def _transformed(tensors: Mapping[str, Rows], family: Family, config: Config) ->
             yield from ((source, new, part) for new, part in _applied(rule, match, name, rows, config))
     for name, (rule, experts) in stacks.items():
         yield next(iter(experts.values()))[0], name, _stacked(name, experts, rule.stack_size(config))
+
+
+def _of_text_model(tensors: Mapping[str, Rows], config: Config) -> Iterator[tuple[str, str, Rows]]:
+    """(checkpoint's name, name without a wrapper's, rows) of all tensors but buffers and other senses."""
+    bare = any(name in tensors for name in _BARE_EMBEDDINGS)
+    prefix = text_prefix(tensors) if config.wraps else None
+    for source, rows in tensors.items():
+        if ALWAYS_DROPPED.fullmatch(source) or OTHER_SENSES.fullmatch(source):
+            continue
+        name: str | None = plain_name(source)
+        if bare and not source.startswith(("model.", "lm_head")):
+            name = f"model.{source}"
+        elif prefix and prefix != "model.":
+            name = text_name(source, prefix)
+        if name is not None:
+            yield source, name, rows
 
 
 def _beyond(name: str, family: Family, config: Config) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from llamacli.families.base import Key
+from llamacli.families.base import Family, Key, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import no_window_warning
+from llamacli.families.deepseek import DEEPSEEK2
 from llamacli.families.llama import LLAMA
 from llamacli.families.moe import W_EXPERT_RULES
-from llamacli.formats.gguf_values import Value, f32
+from llamacli.formats.gguf_values import Value, f32, u32
 
 
 def _from_rope(name: str) -> Callable[[Config], Value | None]:
@@ -20,9 +21,8 @@ def _from_rope(name: str) -> Callable[[Config], Value | None]:
     return value
 
 
-def _refusals(config: Config) -> Iterable[str]:
-    if config.get("model_type") == "mistral4":
-        yield "config.json: Mistral 4 is not supported"
+def _fourth(config: Config) -> Family | None:
+    return MISTRAL4 if config.get("model_type") == "mistral4" else None
 
 
 MISTRAL3 = LLAMA.override(
@@ -35,7 +35,7 @@ MISTRAL3 = LLAMA.override(
         Key("attention.temperature_scale", _from_rope("llama_4_scaling_beta")),
     ),
     defaults={"rope_theta": 1e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
-    refusals=_refusals,
+    sibling=_fourth,
     example="mistralai/Ministral-3-8B-Instruct-2512",
 )
 
@@ -55,4 +55,36 @@ CONSOLIDATED_SCALED = CONSOLIDATED.override(
     title="Mistral's own format, warmer with the position",
     architectures=("MistralScaledConsolidated",),
     example="mistralai/Ministral-3-8B-Instruct-2512",
+)
+
+
+def _step(config: Config) -> Value | None:
+    """After how many tokens attention grows warmer; the engine demands it with the scale."""
+    length = config.full_rope.get("original_max_position_embeddings")
+    return None if config.full_rope.get("llama_4_scaling_beta") is None or length is None else u32(length)
+
+
+MISTRAL4 = DEEPSEEK2.override(
+    name="mistral4",
+    title="Mistral 4",
+    architectures=("Mistral4ForCausalLM",),
+    keys=(
+        *DEEPSEEK2.keys,
+        Key("attention.temperature_scale", _from_rope("llama_4_scaling_beta")),
+        Key("attention.temperature_length", _step),
+    ),
+    rules=(Rule(r"(.*\.mlp\.experts\.gate_up_proj)(\.weight)?", rename=r"\1.weight"), *DEEPSEEK2.rules),
+    expected=tuple(t for t in DEEPSEEK2.expected if not t.name.endswith(("gate_exps.weight", "up_exps.weight"))),
+    defaults={
+        **DEEPSEEK2.defaults,
+        "max_position_embeddings": 1048576,
+        "first_k_dense_replace": 0,
+        "n_shared_experts": 1,
+        "scoring_func": "softmax",
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.0,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    example="mistralai/Mistral-Small-4-119B-2603",
 )

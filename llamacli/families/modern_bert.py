@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llamacli.families.base import Expected, Key
+from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.bert import BERT, ENCODER_KEYS, LEFT_OUT
 from llamacli.families.cohere import NO_SCALING
 from llamacli.families.config import Config
-from llamacli.families.decoder import VOCAB_SIZE, count, real
-from llamacli.formats.gguf_values import Value, string
+from llamacli.families.decoder import DECODER_KEYS, DECODER_TENSORS, POOLING, VOCAB_SIZE, always, count, real
+from llamacli.formats.gguf_values import Value, boolean, string
 
 
 def _activation(config: Config) -> Value | None:
@@ -39,4 +39,19 @@ MODERN_BERT = BERT.override(
         "local_attention": 128, "global_attn_every_n_layers": 3, "hidden_activation": "gelu",
     },
     example="answerdotai/ModernBERT-base",
+)  # fmt: skip
+
+EURO_BERT = Family(
+    name="eurobert",
+    title="EuroBERT",
+    architectures=("EuroBertModel", "EuroBertForMaskedLM"),
+    keys=(
+        *DECODER_KEYS, POOLING, NO_SCALING,
+        Key("attention.causal", always(boolean(False))),
+    ),
+    rename=lambda name, config: name.removeprefix("model."),
+    rules=(Rule(r"lm_head\..*", drop=True),),
+    expected=tuple(tensor for tensor in DECODER_TENSORS if tensor.name != "output.weight"),
+    defaults={"rope_theta": 250000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 8192},
+    example="EuroBERT/EuroBERT-210m",
 )  # fmt: skip

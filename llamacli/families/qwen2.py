@@ -8,7 +8,13 @@ from llamacli.families.decoder import DECODER_KEYS, DECODER_TENSORS, POOLING, QK
 QWEN2 = Family(
     name="qwen2",
     title="Qwen 1.5, 2, 2.5",
-    architectures=("Qwen2ForCausalLM", "Qwen2Model", "Qwen2AudioForConditionalGeneration", "KORMoForCausalLM"),
+    architectures=(
+        "Qwen2ForCausalLM",
+        "Qwen2Model",
+        "Qwen2AudioForConditionalGeneration",
+        "KORMoForCausalLM",
+        "DotsOCRForCausalLM",
+    ),
     keys=(*DECODER_KEYS, POOLING),
     expected=(*DECODER_TENSORS, *QKV_BIAS),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768},

@@ -17,8 +17,14 @@ from llamacli.formats.rows import Rows
 
 QWEN2_VL = QWEN2.override(
     name="qwen2vl",
-    title="Qwen 2-VL, 2.5-VL",
-    architectures=("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
+    title="Qwen 2-VL, 2.5-VL, 2.5-Omni",
+    architectures=(
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen2_5OmniModel",
+        "Qwen2_5OmniForConditionalGeneration",
+        "Qwen2_5OmniThinkerForConditionalGeneration",
+    ),
     keys=DECODER_KEYS,
     example="Qwen/Qwen2.5-VL-7B-Instruct",
 )
@@ -60,8 +66,12 @@ def _down(rows: Rows, config: Config) -> Rows:
 
 QWEN3_VL_MOE = QWEN3_MOE.override(
     name="qwen3vlmoe",
-    title="Qwen 3-VL MoE",
-    architectures=("Qwen3VLMoeForConditionalGeneration",),
+    title="Qwen 3-VL MoE, Qwen 3-Omni",
+    architectures=(
+        "Qwen3VLMoeForConditionalGeneration",
+        "Qwen3OmniMoeForConditionalGeneration",
+        "Qwen3OmniMoeThinkerForConditionalGeneration",
+    ),
     keys=(*QWEN3_MOE.keys, DEEPSTACK),
     rules=(
         Rule(r".*\.mlp\.experts\.gate_up_proj(\.weight)?", split=_gate_up),

@@ -23,16 +23,27 @@ def by_rows(change: Callable[[Rows], Rows], rows: Rows) -> Rows:
     return Reshaped(changed, (row_count(changed.shape),))
 
 
-def interleave_rope(heads: Callable[[Config], int]) -> Transform:
+def interleave_rope(heads: Callable[[Config], int], part: Callable[[Config], float] = lambda config: 1.0) -> Transform:
     """Queries or keys from "first halves, then second halves" to pairs, the order that ggml's rope of these families wants.
 
-    Within each head, row i of the first half and row i of the second become rows 2i and 2i + 1. Biases too.
+    Within each head, row i of the first half and row i of the second become rows 2i and 2i + 1. Biases too. `part` of each
+    head is rotated; the rest stays as it is.
     """
 
     def transform(rows: Rows, config: Config) -> Rows:
-        return by_rows(lambda m: Grouped(m, row_count(m.shape) // heads(config), _pair_halves), rows)
+        def change(block: Block) -> Block:
+            rotated = int(block.shape[1] * part(config))
+            whole = rotated == block.shape[1]
+            return _pair_halves(block) if whole else _beside(_pair_halves(block[:, :rotated]), block[:, rotated:])
+
+        return by_rows(lambda m: Grouped(m, row_count(m.shape) // heads(config), change), rows)
 
     return transform
+
+
+def _beside(paired: Block, rest: Block) -> Block:
+    groups, _, columns = rest.shape
+    return np.concatenate((paired.reshape(groups, -1, columns), rest), axis=1)
 
 
 def _pair_halves(block: Block) -> Block:
@@ -44,6 +55,21 @@ def _pair_halves(block: Block) -> Block:
 def add_one(rows: Rows, config: Config) -> Rows:
     """Norm weights that the checkpoint stores as their distance from one."""
     return Mapped(rows, lambda values: values + np.float32(1))
+
+
+def scale(*factors: Callable[[Config], float]) -> Transform:
+    """All values times each factor of the configuration, in this order, rounded to float32 each time."""
+
+    def transform(rows: Rows, config: Config) -> Rows:
+        for factor in factors:
+            rows = _times(rows, np.float32(factor(config)))
+        return rows
+
+    return transform
+
+
+def _times(rows: Rows, factor: np.float32) -> Rows:
+    return rows if factor == 1 else Mapped(rows, lambda values: values * factor)
 
 
 def squeeze(rows: Rows, config: Config) -> Rows:

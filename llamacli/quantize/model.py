@@ -27,7 +27,7 @@ from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile, Stream
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, string, u32
-from llamacli.formats.rows import Arena, RoundedToBF16, Rows
+from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all
 from llamacli.formats.safetensors import StoredTensor
 from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
 from llamacli.quantize.lora import adapter_metadata, adapter_tensors
@@ -125,6 +125,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     stored = plain_rows(checkpoint.config, checkpoint.tensors)
     if adapters:
         stored = merged(stored, adapters, {name: plain_name(name) for name in stored})
+    config = config.derived(scalars=_scalars(stored, family.scalars))
     tensors = map_tensors(stored, family, config)
     vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
     shapes = {name: rows.shape for name, rows in tensors.items()}
@@ -158,8 +159,14 @@ def _describing(source: Source) -> dict[str, bytes]:
     return {name: source.read(name) for name in DESCRIBING_FILES if name in files}
 
 
+def _scalars(stored: Mapping[str, Rows], pattern: str) -> dict[str, float]:
+    """The numbers that a family keeps in its metadata."""
+    names = [name for name in stored if pattern and re.fullmatch(pattern, name)]
+    return {name: float(read_all(stored[name]).reshape(-1)[0]) for name in names}
+
+
 def _full(name: str, architecture: str) -> str:
-    return name if name.startswith(("general.", "tokenizer.")) else f"{architecture}.{name}"
+    return name if name.startswith(("general.", "tokenizer.", "xielu.")) else f"{architecture}.{name}"
 
 
 def _stored(name: str, rows: Rows) -> TensorType:

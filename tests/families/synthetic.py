@@ -14,8 +14,8 @@ VOCABULARY = 320
 """Rows of the embedding: 256 bytes, a few merges and special tokens, and padding."""
 
 
-SMALL = ("gemma4", 0.125)
-"""Gemma 4 does not divide attention's scores by the root of the width: its key norms are as small as that root asks for."""
+SMALL = (("gemma4", "gemma3n"), 0.125)
+"""Gemma 3n and 4 do not divide attention's scores by the root of the width: their key norms are as small as that root asks for."""
 
 
 def values_of(name: str, shape: tuple[int, ...], kind: str = "") -> np.ndarray:

@@ -1,0 +1,186 @@
+"""Families without a class in transformers, computed by one that has the same mathematics under other names.
+
+Each twin says which tensors a checkpoint of the family has, and how those of the other class are made of them. The
+conversion knows nothing of this file: fusing and splitting are written here a second time, in torch and the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch  # noqa: TID251
+
+Shapes = dict[str, tuple[int, ...]]
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The other class, its configuration, the family's tensors, and the other's made of them."""
+
+    kind: str
+    config: Callable[[Mapping[str, Any]], dict[str, Any]]
+    shapes: Callable[[Mapping[str, Any]], Shapes]
+    state: Callable[[Mapping[str, Any], State], State]
+
+
+def _widths(c: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
+    heads = c["num_attention_heads"]
+    return (
+        c["hidden_size"],
+        c["intermediate_size"],
+        heads,
+        c.get("num_key_value_heads", heads),
+        c["hidden_size"] // heads,
+    )
+
+
+def _llama_shapes(c: Mapping[str, Any]) -> Shapes:
+    h, ff, heads, kv, d = _widths(c)
+    shapes: Shapes = {"model.embed_tokens.weight": (c["vocab_size"], h)}
+    for block in range(c["num_hidden_layers"]):
+        for name, shape in (
+            ("self_attn.q_proj", (heads * d, h)), ("self_attn.k_proj", (kv * d, h)), ("self_attn.v_proj", (kv * d, h)),
+            ("self_attn.o_proj", (h, heads * d)), ("mlp.gate_proj", (ff, h)), ("mlp.up_proj", (ff, h)),
+            ("mlp.down_proj", (h, ff)), ("input_layernorm", (h,)), ("post_attention_layernorm", (h,)),
+        ):  # fmt: skip
+            shapes[f"model.layers.{block}.{name}.weight"] = shape
+    return {**shapes, "model.norm.weight": (h,), "lm_head.weight": (c["vocab_size"], h)}
+
+
+def _as(kind: str, **changes: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """The same configuration under another model_type."""
+    return lambda c: {**c, "model_type": kind, "architectures": None, **changes}
+
+
+def _baichuan_shapes(c: Mapping[str, Any]) -> Shapes:
+    shapes = {
+        name: shape for name, shape in _llama_shapes(c).items() if ".k_proj" not in name and ".v_proj" not in name
+    }
+    return {
+        name.replace("q_proj", "W_pack"): (3 * c["hidden_size"], c["hidden_size"]) if "q_proj" in name else shape
+        for name, shape in shapes.items()
+    }
+
+
+def _unpack(c: Mapping[str, Any], found: State) -> State:
+    state: State = {}
+    for name, tensor in found.items():
+        if "W_pack" not in name:
+            state[name] = tensor
+            continue
+        for part, rows in zip("qkv", tensor.chunk(3), strict=True):
+            state[name.replace("W_pack", f"{part}_proj")] = rows
+    return state
+
+
+_INTERN = {
+    "tok_embeddings": "embed_tokens", "attention.wo": "self_attn.o_proj", "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w3": "mlp.up_proj", "feed_forward.w2": "mlp.down_proj", "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}  # fmt: skip
+
+
+def _internlm2_shapes(c: Mapping[str, Any]) -> Shapes:
+    h, _, heads, kv, d = _widths(c)
+    shapes: Shapes = {}
+    for name, shape in _llama_shapes(c).items():
+        if ".k_proj" in name or ".v_proj" in name:
+            continue
+        for new, old in _INTERN.items():
+            name = name.replace(f".{old}.", f".{new}.")
+        name = name.replace("lm_head", "output").replace("self_attn.q_proj", "attention.wqkv")
+        shapes[name] = ((heads + 2 * kv) * d, h) if "wqkv" in name else shape
+    return shapes
+
+
+def _internlm2_state(c: Mapping[str, Any], found: State) -> State:
+    h, _, heads, kv, d = _widths(c)
+    state: State = {}
+    for name, tensor in found.items():
+        for new, old in _INTERN.items():
+            name = name.replace(f".{new}.", f".{old}.")
+        name = name.replace("output.weight", "lm_head.weight") if name == "output.weight" else name
+        if "wqkv" not in name:
+            state[name] = tensor
+            continue
+        groups = tensor.view(kv, heads // kv + 2, d, h)
+        parts = {"q": groups[:, :-2], "k": groups[:, -2], "v": groups[:, -1]}
+        for part, rows in parts.items():
+            state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = rows.reshape(-1, h)
+    return state
+
+
+def _minicpm_config(c: Mapping[str, Any]) -> dict[str, Any]:
+    """Granite's multipliers, from MiniCPM's."""
+    _, _, _, _, d = _widths(c)
+    return _as(
+        "granite", embedding_multiplier=c["scale_emb"], residual_multiplier=c["scale_depth"] / c["num_hidden_layers"] ** 0.5,
+        attention_multiplier=d**-0.5, logits_scaling=c["hidden_size"] / c["dim_model_base"],
+    )(c)  # fmt: skip
+
+
+def _orion_shapes(c: Mapping[str, Any]) -> Shapes:
+    shapes = _llama_shapes(c)
+    return {**shapes, **{n.replace("weight", "bias"): s for n, s in shapes.items() if "norm" in n}}
+
+
+def _qwen_shapes(c: Mapping[str, Any]) -> Shapes:
+    h, ff = c["hidden_size"], c["intermediate_size"] // 2
+    shapes: Shapes = {"transformer.wte.weight": (c["vocab_size"], h)}
+    for block in range(c["num_hidden_layers"]):
+        for name, shape in (
+            ("attn.c_attn.weight", (3 * h, h)), ("attn.c_attn.bias", (3 * h,)), ("attn.c_proj.weight", (h, h)),
+            ("ln_1.weight", (h,)), ("ln_2.weight", (h,)), ("mlp.w1.weight", (ff, h)), ("mlp.w2.weight", (ff, h)),
+            ("mlp.c_proj.weight", (h, ff)),
+        ):  # fmt: skip
+            shapes[f"transformer.h.{block}.{name}"] = shape
+    return {**shapes, "transformer.ln_f.weight": (h,), "lm_head.weight": (c["vocab_size"], h)}
+
+
+_QWEN = {
+    "transformer.wte": "model.embed_tokens", "transformer.ln_f": "model.norm", "transformer.h.": "model.layers.",
+    "attn.c_proj": "self_attn.o_proj", "ln_1": "input_layernorm", "ln_2": "post_attention_layernorm",
+    "mlp.w2": "mlp.gate_proj", "mlp.w1": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj",
+}  # fmt: skip
+"""The second of its two matrices goes through the activation."""
+
+
+def _qwen_state(c: Mapping[str, Any], found: State) -> State:
+    state: State = {}
+    for name, tensor in found.items():
+        for new, old in _QWEN.items():
+            name = name.replace(new, old)
+        if "c_attn" not in name:
+            state[name] = tensor
+            continue
+        for part, rows in zip("qkv", tensor.chunk(3), strict=True):
+            state[name.replace("attn.c_attn", f"self_attn.{part}_proj")] = rows
+    return state
+
+
+def _same(c: Mapping[str, Any], found: State) -> State:
+    return found
+
+
+TWINS: Mapping[str, Twin] = {
+    "InternLM2ForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _internlm2_shapes, _internlm2_state),
+    "BaichuanForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _baichuan_shapes, _unpack),
+    "XverseForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _llama_shapes, _same),
+    "MiniCPMForCausalLM": Twin("GraniteForCausalLM", _minicpm_config, _llama_shapes, _same),
+    "OrionForCausalLM": Twin(
+        "StableLmForCausalLM",
+        lambda c: _as("stablelm", layer_norm_eps=c["rms_norm_eps"], partial_rotary_factor=1.0, rope_parameters={
+            "rope_type": "default", "rope_theta": c["rope_theta"], "partial_rotary_factor": 1.0})(c),
+        _orion_shapes, _same,
+    ),
+    "QWenLMHeadModel": Twin(
+        "Qwen2ForCausalLM",
+        lambda c: _as("qwen2", intermediate_size=c["intermediate_size"] // 2, num_key_value_heads=c["num_attention_heads"],
+                      rms_norm_eps=c["layer_norm_epsilon"], rope_theta=c["rotary_emb_base"],
+                      max_position_embeddings=c["seq_length"])(c),
+        _qwen_shapes, _qwen_state,
+    ),
+}  # fmt: skip

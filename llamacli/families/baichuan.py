@@ -1,0 +1,52 @@
+"""Baichuan 7B: Llama's block with queries, keys and values in one matrix; the 13B models have ALiBi instead of rope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from llamacli.families.base import Key, Named, Rule
+from llamacli.families.config import Config
+from llamacli.families.decoder import DECODER_KEYS, ROPE_DIMENSIONS, always
+from llamacli.families.llama import LLAMA
+from llamacli.families.transforms import interleave_rope, rows_of
+from llamacli.formats.gguf_values import string
+from llamacli.formats.rows import Rows
+
+
+def _part(place: int) -> Callable[[Rows, Config], Rows]:
+    return lambda rows, config: rows_of(rows, place * config.hidden, (place + 1) * config.hidden)
+
+
+def _unpack(name: str, rows: Rows, config: Config) -> Iterable[Named]:
+    paired = interleave_rope(lambda c: c.heads)
+    for place, part in enumerate("qkv"):
+        taken = _part(place)(rows, config)
+        yield name.replace("W_pack", f"{part}_proj"), taken if part == "v" else paired(taken, config)
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    if config.get("vocab_size") == 125696:
+        yield "config.json: Baichuan 2 normalises its output matrix, which is not done here; use a GGUF that is made already"
+    if config.blocks != 32:
+        yield f"config.json: the engine computes a Baichuan of 32 blocks with rope, not one of {config.blocks}"
+
+
+BAICHUAN = LLAMA.override(
+    name="baichuan",
+    title="Baichuan",
+    architectures=("BaichuanForCausalLM", "BaiChuanForCausalLM"),
+    keys=(*DECODER_KEYS, Key("tensor_data_layout", always(string("Meta AI original pth"))), ROPE_DIMENSIONS),
+    rules=(Rule(r".*\.W_pack\.weight", split=_unpack),),
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096},
+    refusals=_refusals,
+    example="baichuan-inc/Baichuan-7B",
+)
+
+XVERSE = LLAMA.override(
+    name="xverse",
+    title="Xverse",
+    architectures=("XverseForCausalLM",),
+    keys=BAICHUAN.keys,
+    defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 8192},
+    example="xverse/XVERSE-7B-Chat",
+)
