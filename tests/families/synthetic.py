@@ -15,7 +15,7 @@ VOCABULARY = 320
 
 
 SMALL = (("gemma4", "gemma3n"), 0.125)
-"""Gemma 3n and 4 do not divide attention's scores by the root of the width: their key norms are as small as that root asks for."""
+"""Gemma 3n and 4 do not divide attention's scores by the root of the width: their key norms are as small as it asks for."""
 
 
 def values_of(name: str, shape: tuple[int, ...], kind: str = "") -> np.ndarray:
