@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 from llamacli.evaluate.plot import Dot, plot_svg
+from llamacli.formats.gguf_reader import read_gguf
 
 PLAIN = "Q2_K,Q3_K_S,Q3_K_M,Q3_K_L,IQ3_S,IQ3_M,IQ4_XS,IQ4_NL,Q4_0,Q4_1,Q4_K_S,Q4_K_M,Q5_0,Q5_1,Q5_K_S,Q5_K_M,Q6_K,Q8_0"
 WEIGHTED = "IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,IQ3_XXS,IQ3_XS,Q2_K_S," + PLAIN
@@ -28,9 +29,10 @@ WEIGHTED = "IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,IQ3_XXS,IQ3_XS,Q2_K_S," + PLAIN
 def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place = Path(options.keep or folder)
         source = place / "source-BF16.gguf"
-        llamacli("quantize", options.checkpoint, source, "-q", "BF16", "--quiet")
+        if not source.exists():
+            llamacli("quantize", options.checkpoint, source, "-q", "BF16", "--quiet")
         lines = []
         for weighted in (False, True) if options.calibrate else (False,):
             lines += compare(options, place / ("weighted" if weighted else "plain"), source, weighted=weighted)
@@ -52,35 +54,54 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="")
     parser.add_argument("--plot", default="")
+    parser.add_argument(
+        "--keep", default="", metavar="FOLDER", help="keep the files there, and use those that are there"
+    )
     return parser.parse_args()
 
 
 def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted: bool) -> list[str]:
     """Make all files, measure them, and say what came out."""
     for name in ("llamacli", "llama.cpp", "target"):
-        (place / name).mkdir(parents=True)
+        (place / name).mkdir(parents=True, exist_ok=True)
     types = (options.types or (WEIGHTED if weighted else PLAIN)).split(",")
     matrix = place / "matrix.gguf"
-    if weighted:
+    if weighted and not matrix.exists():
         llamacli("imatrix", source, options.calibrate, "-o", matrix, "-t", options.threads, "--quiet")
-    ours_matrix = ("--imatrix", matrix) if weighted else ()
+    with_matrix = ("--imatrix", matrix) if weighted else ()
     threads = ("-t", options.threads, "--quiet")
-    llamacli("quantize", options.checkpoint, place / "llamacli", "-q", ",".join(types), *ours_matrix, *threads)
-    for path in sorted((place / "llamacli").glob("*.gguf")):
+    missing = [kind for kind in types if not (place / "llamacli" / f"{kind}.gguf").exists()]
+    if missing:
+        llamacli("quantize", options.checkpoint, place / "llamacli", "-q", ",".join(missing), *with_matrix, *threads)
+    for path in sorted((place / "llamacli").glob("*-*.gguf")):
         path.rename(path.with_name(path.name.rpartition("-")[2]))
     for kind in types:
-        peer_matrix = ("--imatrix", str(matrix)) if weighted else ()
-        target = str(place / "llama.cpp" / f"{kind}.gguf")
-        run(options.peer, *peer_matrix, str(source), target, kind, str(options.threads))
+        target = place / "llama.cpp" / f"{kind}.gguf"
+        if not target.exists():
+            run(options.peer, *map(str, with_matrix), str(source), str(target), kind, str(options.threads))
+    impossible = []
     for bits in filter(None, options.targets.split(",")):
         calibrate = ("--calibrate", options.calibrate) if weighted else ()
         target = place / "target" / f"{bits}.gguf"
-        llamacli("quantize", options.checkpoint, target, "--target-bpw", bits, *calibrate, *threads)
+        if not target.exists() and not promised(options.checkpoint, target, bits, *calibrate, *threads):
+            impossible.append(bits)
     found = measured(options, place, source)
     if options.plot:
         draw(Path(options.plot), found, weighted=weighted)
     title = "With an importance matrix" if weighted else "Without an importance matrix"
-    return [f"## {title}", "", *table(types, found), "", *verdicts(types, found), ""]
+    lines = [f"## {title}", "", *table(types, found), "", *verdicts(types, found)]
+    if impossible:
+        lines.append(f"- --target-bpw {', '.join(impossible)}: refused, no file of these types is as small.")
+    return [*lines, ""]
+
+
+def promised(checkpoint: str, target: Path, bits: str, *more: object) -> bool:
+    """Make a file to a promised size; False where that is refused."""
+    command = [sys.executable, "-m", "llamacli", "quantize", checkpoint, target, "--target-bpw", bits, *more]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 2):
+        sys.exit(f"--target-bpw {bits} failed:\n{done.stderr[-2000:]}")
+    return not done.returncode
 
 
 def measured(options: argparse.Namespace, place: Path, source: Path) -> dict[tuple[str, str], dict]:
@@ -130,23 +151,31 @@ def verdicts(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:
             worse.append(kind)
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     lines = [
-        f"Divergence of llamacli's files, geometric mean over types: {100 * (mean - 1):+.1f} % of llama-quantize's.",
-        f"Worse by more than two standard errors: {', '.join(worse) or 'none'}.",
+        f"- Divergence of llamacli's files, geometric mean over types: {100 * (mean - 1):+.1f} % of llama-quantize's.",
+        f"- Worse by more than two standard errors: {', '.join(worse) or 'none'}.",
     ]
     for (maker, bits), one in sorted(found.items()):
-        if maker != "target":
-            continue
-        size, value = one["size_bytes"], one["divergence"]["mean"]["value"]
-        rivals = {
-            f"{kind} ({who})": rival["divergence"]["mean"]["value"]
-            for (who, kind), rival in found.items()
-            if who != "target" and rival["size_bytes"] <= size
-        }
-        better = [name for name, far in rivals.items() if far <= value]
-        best = min(rivals, key=rivals.__getitem__, default="")
-        against = f"best rival {best} {rivals[best]:.5f}" if best else "no rival is as small"
-        lines.append(f"--target-bpw {bits}: {value:.5f}, {against}; beaten by {', '.join(better) or 'none'}.")
+        if maker == "target":
+            lines.append(promise(bits, one, found))
     return lines
+
+
+def promise(bits: str, one: dict, found: dict[tuple[str, str], dict]) -> str:
+    """What became of one promised size: the share that is used, and who does better with no more."""
+    size, value = one["size_bytes"], one["divergence"]["mean"]["value"]
+    allowed = float(bits) * read_gguf(Path(one["model"])).weights / 8
+    rivals = {
+        f"{kind} ({who})": rival["divergence"]["mean"]["value"]
+        for (who, kind), rival in found.items()
+        if who != "target" and rival["size_bytes"] <= size
+    }
+    better = [name for name, far in rivals.items() if far <= value]
+    best = min(rivals, key=rivals.__getitem__, default="")
+    against = f"best rival {best} {rivals[best]:.5f}" if best else "no recipe is as small"
+    return (
+        f"- --target-bpw {bits}: {100 * size / allowed:.2f} % of the size; divergence {value:.5f}, {against}; "
+        f"beaten by {', '.join(better) or 'none'}."
+    )
 
 
 def draw(path: Path, found: dict[tuple[str, str], dict], *, weighted: bool) -> None:

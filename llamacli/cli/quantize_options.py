@@ -60,16 +60,20 @@ def add_quality_options(command: Any) -> None:
     """Give `command` these flags; they do not reach its function."""
     add_options(command, _quality)
     parse = command.parse_args
-    command.parse_args = lambda context, arguments: parse(context, check_alone(arguments))
+    command.parse_args = lambda context, arguments: parse(context, completed(arguments))
 
 
-def check_alone(arguments: Sequence[str]) -> list[str]:
-    """`--check` may stand alone, for quick: Typer has no options whose values may be left out."""
+_ALONE = {"--check": "quick", "--fit": "auto"}
+"""What flags mean that may stand alone: Typer has no options whose values may be left out."""
+
+
+def completed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values that were left out: what is no word is no value."""
     out: list[str] = []
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         out.append(argument)
-        if argument == "--check" and "--" not in out and not following.isalpha():
-            out.append("quick")
+        if argument in _ALONE and "--" not in out and not following.isalpha():
+            out.append(_ALONE[argument])
     return out
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from llamacli.quantize.target import Targeted
     from llamacli.runtime.llama import LlamaEngine
 
-MOST_PROBES = 128
 WINDOW = 512
 USUAL_BITS = 4.5
 """Where no size is given, the model is tried with types of about so many bits."""
@@ -55,18 +54,26 @@ class Targeting:
 
     def plan(self) -> Targeted:
         """Measure, decide, and say what was decided. Raises UsageError where the promise cannot be kept."""
-        from llamacli.quantize.target import plan_for_damage, plan_for_size
+        from llamacli.quantize.target import candidates_for, check_size, open_tensors, plan_for_damage, plan_for_size
 
         name, size = self._promise()
         bits = 8 * size / self.model.weights if size else USUAL_BITS
-        errors = self._errors(bits)
-        sensitivity = self._sensitivity(errors, bits)
+        candidates = candidates_for(self.model, open_tensors(self.model, self.options), bits, self.options)
         options = self.receipts.reserved(self.options, name)
+        if size:
+            check_size(self.model, options, size, candidates, name=name)
+        errors = self._errors(candidates)
+        sensitivity = self._sensitivity(errors, bits)
         if size:
             found = plan_for_size(self.model, options, size, errors, sensitivity, name=name)
         else:
             found = self._kept(lambda aim: plan_for_damage(self.model, options, aim, errors, sensitivity, name=name))
         self.here.console.status(f"mixture   {mixture(found.plan)} · expected KL divergence {found.damage:.4f}")
+        if size:
+            used = found.plan.size_bytes
+            self.here.console.status(
+                f"promise   at most {size:,} bytes; these are {used:,} ({100 * used / size:.2f} %)"
+            )
         return found
 
     def _kept(self, plan_for: Callable[[float], Targeted]) -> Targeted:
@@ -128,11 +135,9 @@ class Targeting:
             return f"LQ{quality.target_bpw:g}bpw", int(quality.target_bpw * self.model.weights / 8)
         return f"LQkld{quality.max_kld:g}", 0
 
-    def _errors(self, bits: float) -> Errors:
+    def _errors(self, candidates: Mapping[str, Sequence[TensorType]]) -> Errors:
         from llamacli.quantize.damage import measure_errors, sampled_weights
-        from llamacli.quantize.target import candidates_for, open_tensors
 
-        candidates = candidates_for(self.model, open_tensors(self.model, self.options), bits, self.options)
         self._prepare(candidates)
         total = sampled_weights(self.model.tensors, list(candidates))
         with self.here.console.progress("measuring errors", total, unit="weights") as progress:
@@ -148,7 +153,7 @@ class Targeting:
     def _prepare(self, candidates: Mapping[str, Sequence[TensorType]]) -> None:
         kinds = list(dict.fromkeys(kind for found in candidates.values() for kind in found))
         if self.kernel.needs_compile(kinds):
-            self.here.console.status("compiling the kernels for this machine, once")
+            self.here.console.status("compiling the kernels for this processor, once")
         self.kernel.prepare(kinds)
 
     def _importance(self) -> Importance | None:
@@ -180,13 +185,13 @@ class Targeting:
         return {**estimated, **self._tried(errors, bits)}
 
     def _tried(self, errors: Errors, bits: float) -> dict[str, float]:
-        from llamacli.evaluate.sensitivity import Sensitivity, grouped, windows_worth
+        from llamacli.evaluate.sensitivity import Sensitivity, grouped, probes_worth, windows_worth
         from llamacli.evaluate.windows import cut_text
         from llamacli.quantize.target import probe_type
         from llamacli.runtime.engine import EngineSettings
         from llamacli.runtime.llama import open_engine
 
-        groups = grouped(list(errors), MOST_PROBES)
+        groups = grouped(list(errors), probes_worth(self.model.weights))
         windows = windows_worth(self.model.weights, len(groups), 8)
         settings = EngineSettings(ctx_size=WINDOW, threads=self.threads, mmap=False)
         found: dict[str, float] = {}

@@ -97,8 +97,14 @@ def windows_worth(weights: int, probes: int, available: int) -> int:
     return max(1, min(available, 8, _WORK // max(1, weights * probes * 512)))
 
 
-_WORK = 10**14
-"""Weights times tokens: some minutes on two cores."""
+def probes_worth(weights: int) -> int:
+    """In how many groups to try the tensors: fewer of large models, where each takes long."""
+    return max(FEWEST_PROBES, min(MOST_PROBES, _WORK // (512 * weights)))
+
+
+_WORK = 4 * 10**13
+"""Weights times tokens: three or four minutes on two cores."""
+FEWEST_PROBES, MOST_PROBES = 24, 128
 
 
 def grouped(names: Sequence[str], most: int) -> list[list[str]]:

@@ -8,7 +8,7 @@ is measured by running the model (in `evaluate`, the caller brings the numbers),
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -153,27 +153,57 @@ def plan_for_size(
 
     Raises UsageError where nothing is small enough.
     """
-    sizes = {
-        tensor: {kind: _file_bytes(model.tensors[tensor].shape, kind) for kind in kinds}
-        for tensor, kinds in errors.items()
-    }
+    sizes = _sizes(model, errors)
     damages = {
         tensor: [(kind, sizes[tensor][kind], sensitivity[tensor] * error) for kind, error in kinds.items()]
         for tensor, kinds in errors.items()
     }
-    smallest = {tensor: min(kinds, key=kinds.__getitem__) for tensor, kinds in sizes.items()}
-    rest = _planned(model, options, smallest, name).size_bytes - sum(
-        sizes[tensor][kind] for tensor, kind in smallest.items()
-    )
+    least, smallest = _smallest(model, options, sizes, name)
+    if size_bytes < least:
+        raise _too_small(model, options, size_bytes, least)
+    rest = least - smallest
     budget = size_bytes - rest
     while True:
-        if budget < 0:
-            raise UsageError(f"{size_bytes:,} bytes do not even hold what is not quantized ({rest:,} bytes)")
         found = allocate(damages, budget)
         plan = _planned(model, options, found.types, name)
         if plan.size_bytes <= size_bytes:
             return Targeted(plan, found.damage)
         budget -= plan.size_bytes - size_bytes  # other types may split the output into more files
+
+
+def check_size(
+    model: Model, options: PlanOptions, size_bytes: int, candidates: Mapping[str, Sequence[TensorType]], *, name: str
+) -> None:
+    """Raise UsageError, before anything is measured, where no file of these types is small enough."""
+    least, _ = _smallest(model, options, _sizes(model, candidates), name)
+    if size_bytes < least:
+        raise _too_small(model, options, size_bytes, least)
+
+
+def _sizes(model: Model, candidates: Mapping[str, Iterable[TensorType]]) -> dict[str, dict[TensorType, int]]:
+    return {
+        tensor: {kind: _file_bytes(model.tensors[tensor].shape, kind) for kind in kinds}
+        for tensor, kinds in candidates.items()
+    }
+
+
+def _smallest(
+    model: Model, options: PlanOptions, sizes: Mapping[str, Mapping[TensorType, int]], name: str
+) -> tuple[int, int]:
+    """Bytes of the smallest file, and how many of them the open tensors take."""
+    types = {tensor: min(kinds, key=kinds.__getitem__) for tensor, kinds in sizes.items()}
+    taken = sum(sizes[tensor][kind] for tensor, kind in types.items())
+    return _planned(model, options, types, name).size_bytes, taken
+
+
+def _too_small(model: Model, options: PlanOptions, size_bytes: int, least: int) -> UsageError:
+    return UsageError(
+        f"{size_bytes:,} bytes are too few: the smallest file of these types takes {least:,} "
+        f"({8 * least / model.weights:.2f} bits per weight)",
+        "ask for more, or choose a smaller model"
+        if options.importance
+        else "ask for more, or add --calibrate builtin: with an importance matrix there are smaller types",
+    )
 
 
 def plan_for_damage(

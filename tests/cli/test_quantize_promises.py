@@ -40,6 +40,12 @@ def test_a_dry_run_tells_the_same_size_and_writes_nothing(invoke: Invoke, tmp_pa
     assert not list(tmp_path.glob("*.gguf"))
 
 
+def test_to_fit_this_machine_needs_no_more_words(invoke: Invoke) -> None:
+    done = invoke("quantize", MODEL, "--fit", "--dry-run", *ONE)
+    assert done.code == 0, done.err
+    assert "the best that fits" in done.err
+
+
 def test_a_divergence_is_expected_to_be_kept(invoke: Invoke) -> None:
     done = invoke("quantize", MODEL, "--max-kld", 0.05, "--no-probe", "--dry-run", *ONE)
     assert done.code == 0, done.err
@@ -53,7 +59,9 @@ def test_a_divergence_is_expected_to_be_kept(invoke: Invoke) -> None:
         (("--target-bpw", 4, "-q", "Q4_K_M"), "takes the place"),
         (("--target-bpw", 5, "--pure"), "--pure"),
         (("--target-size", "much"), "not a size"),
-        (("--target-size", "100K"), "bytes"),
+        (("--target-size", "100K"), "smallest file of these types takes"),
+        (("--target-bpw", 2), "--calibrate builtin"),
+        (("--fit", "somehow"), "not a way to fit"),
         (("--check", "often"), "none, quick, full"),
         (("-q", "Q8_0", "--calibrate", "no-such.txt"), "no such file"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from support import ROOT
 
 from llamacli.errors import EngineError
-from llamacli.evaluate.sensitivity import Change, Sensitivity, grouped, windows_worth
+from llamacli.evaluate.sensitivity import Change, Sensitivity, grouped, probes_worth, windows_worth
 from llamacli.evaluate.windows import cut_text
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import LlamaEngine, open_engine
@@ -66,3 +66,6 @@ def test_small_models_are_tried_on_more_text() -> None:
     assert windows_worth(7_000_000, 44, 100) == 8
     assert windows_worth(7_000_000, 44, 3) == 3
     assert windows_worth(8_000_000_000, 128, 100) == 1
+    assert probes_worth(7_000_000) == 128
+    assert 24 < probes_worth(1_240_000_000) < 128
+    assert probes_worth(70_000_000_000) == 24

@@ -82,7 +82,7 @@ def quantize_command(
         "", "--split-max-size", metavar="N(M|G)", help="Split into files up to this size."
     ),
     fit: str = typer.Option(
-        "", "--fit", metavar="auto|gpu|ram", help="The best type that fits this machine with room to spare."
+        "", "--fit", metavar="[auto|gpu|ram]", help="The best type that fits this machine with room to spare."
     ),
     ctx_size: int = typer.Option(0, "--ctx", min=0, metavar="N", help="Tokens of context for --fit [8192]."),
     lora: list[str] = typer.Option(
@@ -256,6 +256,7 @@ def _with_engine(
 
     recipes = [recipe_named(name) for name in names]
     model = _open(here, asked, kernel == "ggml")
+    here.console.status(f"reading   {_describe(model)}")
     chosen = _kernel(kernel)
     with Reference(here, model, _folder(here.cwd, target)) as reference:
         receipts = Receipts(here, model, reference, quality, chosen.name, threads or _cores())
@@ -268,7 +269,7 @@ def _with_engine(
         else:
             plans = [make_plan(model, recipe, receipts.reserved(options, recipe.name)) for recipe in recipes]
         outputs = [Output(plan, _target(here.cwd, target, model.name, plan.recipe.name, len(plans))) for plan in plans]
-        _announce(here, model, outputs)
+        _warn(here, outputs)
         if dry_run:
             _show_plans(here, model, outputs)
             return
@@ -284,6 +285,10 @@ def _with_engine(
 
 def _announce(here: Context, model: Model, outputs: Sequence[Output]) -> None:
     here.console.status(f"reading   {_describe(model)}")
+    _warn(here, outputs)
+
+
+def _warn(here: Context, outputs: Sequence[Output]) -> None:
     for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
         here.console.warn(warning)
 
