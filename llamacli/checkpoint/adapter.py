@@ -7,8 +7,8 @@ square root with `use_rslora`; `rank_pattern` and `alpha_pattern` name modules t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -57,10 +57,15 @@ class Adapter:
 
     def scaled(self, factor: float) -> Adapter:
         """The same with another weight of its own: 1 is as it was trained."""
-        changes = tuple(
-            Change(c.module, c.down, c.up, c.scale * factor, c.transposed, c.embedding) for c in self.changes
-        )
-        return Adapter(self.label, self.base, changes, self.replaced, self.config)
+        return replace(self, changes=tuple(replace(c, scale=c.scale * factor) for c in self.changes))
+
+    def turned(self, stored_transposed: Callable[[str], bool]) -> Adapter:
+        """The same for a base of which `stored_transposed` says by its name whether a matrix is stored as (in, out).
+
+        PEFT goes by the layer too, whatever `fan_in_fan_out` says.
+        """
+        changes = tuple(replace(c, transposed=stored_transposed(f"{c.module}.weight")) for c in self.changes)
+        return replace(self, changes=changes)
 
 
 def read_adapter(source: Source) -> Adapter:
@@ -90,12 +95,14 @@ def _refuse_others(config: Mapping[str, Any], label: str) -> None:
         raise Unsupported(f"{label} was trained for {task}", "only adapters of language models are supported")
     if config.get("use_dora"):
         raise Unsupported(f"{label} is a DoRA adapter", "merge it with PEFT first, then quantize the merged checkpoint")
+    if config.get("target_parameters"):
+        raise Unsupported(f"{label} changes whole stacks of experts (target_parameters)", "merge it with PEFT first")
     if config.get("layer_replication"):
         raise Unsupported(f"{label} repeats blocks of its base (layer_replication)", "merge it with PEFT first")
 
 
 _NAME = re.compile(
-    r"base_model\.model\.(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(\.\w+)?(\.weight)?"
+    r"base_model\.model\.(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(\.(?!bias$)\w+)?(\.weight)?"
 )
 _WHOLE = re.compile(r"base_model\.model\.(?P<module>.+?)(\.modules_to_save(\.\w+)?)?\.(?P<kind>weight|bias)")
 _Table = dict[str, StoredTensor]
@@ -111,29 +118,45 @@ def _sorted_out(tensors: Mapping[str, StoredTensor], label: str) -> tuple[_Table
             (down if match["part"] == "A" else up)[match["module"]] = tensor
         elif "lora_" in name:
             raise Unsupported(f"{label}: {name} is not a LoRA matrix that is known", "merge it with PEFT first")
-        elif (match := _WHOLE.fullmatch(name)) and ".base_layer." not in name and ".original_module." not in name:
-            replaced[f"{match['module']}.{match['kind']}"] = tensor
+        elif (match := _WHOLE.fullmatch(name)) and not _as_in_the_base(name):
+            replaced[f"{match['module'].removesuffix('.base_layer')}.{match['kind']}"] = tensor
         elif not match:
             raise Unsupported(f"{label}: tensor {name!r} is not known")
     return down, up, replaced
 
 
+def _as_in_the_base(name: str) -> bool:
+    """Whether a whole tensor was saved beside the matrices without being trained; biases are saved only if they were."""
+    return ".original_module." in name or name.endswith(".base_layer.weight")
+
+
 def _change(module: str, down: StoredTensor, up: StoredTensor, config: Mapping[str, Any], label: str) -> Change:
     if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
         raise CorruptFile(f"{label}: {module} has matrices {down.shape} and {up.shape}, which do not fit together")
-    rank = int(_for_module(config, "rank_pattern", module, config.get("r", down.shape[0])))
+    rank = _number(_for_module(config, "rank_pattern", module, config.get("r", down.shape[0])), "r", label)
     if rank != down.shape[0]:
-        raise CorruptFile(f"{label}: {module} has rank {down.shape[0]}, {CONFIG} says {rank}")
-    alpha = float(_for_module(config, "alpha_pattern", module, config.get("lora_alpha", rank)))
+        raise CorruptFile(f"{label}: {module} has rank {down.shape[0]}, {CONFIG} says {rank:g}")
+    alpha = _number(_for_module(config, "alpha_pattern", module, config.get("lora_alpha", rank)), "lora_alpha", label)
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     embedding = "lora_embedding_" in down.name
     return Change(module, down, up, scale, bool(config.get("fan_in_fan_out")), embedding)
 
 
+def _number(value: Any, name: str, label: str) -> float:
+    if type(value) not in (int, float) or not value or not np.isfinite(value):
+        raise CorruptFile(f"{label}: {name} is {value!r} in {CONFIG}, which is no scale")
+    return float(value)
+
+
 def _for_module(config: Mapping[str, Any], table: str, module: str, default: Any) -> Any:
     """The entry whose pattern matches the module's name or its end, as PEFT looks it up."""
-    for pattern, value in (config.get(table) or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+    patterns = config.get(table)
+    for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
+        try:
+            found = re.fullmatch(rf"(.*\.)?({pattern})", module)
+        except re.error as error:
+            raise CorruptFile(f"{CONFIG}: {pattern!r} in {table} is no expression") from error
+        if found:
             return value
     return default
 
@@ -167,6 +190,11 @@ def _target(name: str, tensors: Mapping[str, Rows], names: Mapping[str, str], ad
             return candidate
         if candidate in names:
             return names[candidate]
+    if name.endswith("lm_head.weight") and any(bare.endswith("embed_tokens.weight") for bare in names):
+        raise Unsupported(
+            f"{adapter.label} changes {name}, which the base has in common with its embedding",
+            "merge it with PEFT first",
+        )
     raise CorruptFile(
         f"{adapter.label} changes {name}, which the base does not have",
         f"it is an adapter of {adapter.base}" if adapter.base else "it is an adapter of another base",

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from llamacli.checkpoint.adapter import Adapter, Change
 from llamacli.errors import CorruptFile, Unsupported
-from llamacli.families.base import Family
+from llamacli.families.base import Family, Rule
 from llamacli.families.config import Config
 from llamacli.families.mapping import plain_name, tensor_name_table
 from llamacli.families.transforms import transpose
 from llamacli.formats.dtypes import Block, FloatArray
 from llamacli.formats.gguf_values import Value, f32, string
-from llamacli.formats.rows import Arena, Grouped, InMemory, Mapped, Reshaped, RowRange, RowRuns, Rows, read_all
+from llamacli.formats.rows import Arena, Grouped, InMemory, Joined, Mapped, Reshaped, RowRange, RowRuns, Rows, read_all
 
 
 def adapter_tensors(adapter: Adapter, family: Family, config: Config) -> dict[str, Rows]:
@@ -26,12 +27,15 @@ def adapter_tensors(adapter: Adapter, family: Family, config: Config) -> dict[st
     """
     if adapter.replaced:
         raise Unsupported(f"{adapter.label} replaces {next(iter(adapter.replaced))} as a whole", _MERGE)
+    if config.tied and (embedding := next((c.module for c in adapter.changes if c.embedding), "")):
+        # The engine would take the change of the embedding for one of the output, which is the same tensor there.
+        raise Unsupported(f"{adapter.label} changes {embedding}, which the base has in common with its output", _MERGE)
     table = tensor_name_table(family, config)
     tensors: dict[str, Rows] = {}
     alpha = adapter_alpha(adapter)
-    for change in adapter.changes:
+    for change in _stacked(adapter, family, config):
         for name, up in _renamed(change, family, config, adapter.label):
-            target = table.get_name(name, try_suffixes=(".weight",))
+            target = name if name.startswith("blk.") else table.get_name(name, try_suffixes=(".weight",))
             if target is None:
                 raise CorruptFile(
                     f"{adapter.label} changes {change.module}, which {family.title or family.name} does not have",
@@ -45,6 +49,45 @@ def adapter_tensors(adapter: Adapter, family: Family, config: Config) -> dict[st
             tensors[f"{target}.lora_b"] = up if factor == 1 else Mapped(up, _times(factor))
     _check_widths(tensors, config, adapter)
     return tensors
+
+
+def is_transposed(name: str, family: Family, config: Config) -> bool:
+    """Whether the family stores this matrix as (in, out), by its rule."""
+    bare = family.rename(plain_name(name), config)
+    return any(rule.transform is transpose and rule.match(bare, config) is not None for rule in family.rules)
+
+
+def _stacked(adapter: Adapter, family: Family, config: Config) -> Iterator[Change]:
+    """The changes, those of single experts as one of the stack that the family makes of them.
+
+    Raises Unsupported where not all experts of a stack are changed, or with different ranks.
+    """
+    stacks: dict[str, dict[int, Change]] = {}
+    sizes: dict[str, int | None] = {}
+    for change in adapter.changes:
+        name = family.rename(plain_name(f"{change.module}.weight"), config)
+        rule, match = _rule_for(name, family, config)
+        if rule is None or match is None or not rule.stack or rule.transform:
+            yield change
+            continue
+        stack = match.expand(rule.stack)
+        stacks.setdefault(stack, {})[int(match["expert"])] = change
+        sizes[stack] = rule.stack_size(config)
+    for stack, experts in stacks.items():
+        first, parts = next(iter(experts.values())), [experts[number] for number in sorted(experts)]
+        alike = {(part.down.shape, part.up.shape, part.scale) for part in parts}
+        if len(alike) > 1 or sorted(experts) != list(range(sizes[stack] or len(experts))):
+            raise Unsupported(
+                f"{adapter.label} changes {first.module}, but not every expert of its block alike", _MERGE
+            )
+        down = Joined(tuple(part.down for part in parts), (len(parts), *first.down.shape))
+        up = Joined(tuple(part.up for part in parts), (len(parts), *first.up.shape))
+        yield replace(first, module=stack.removesuffix(".weight"), down=down, up=up)
+
+
+def _rule_for(name: str, family: Family, config: Config) -> tuple[Rule | None, re.Match[str] | None]:
+    """The first of the family's rules that matches a name."""
+    return next(((rule, match) for rule in family.rules if (match := rule.match(name, config))), (None, None))
 
 
 _MERGE = "a GGUF adapter cannot say that; merge it: llamacli quantize BASE --lora ADAPTER"
@@ -92,7 +135,7 @@ class _Probe:
 def _renamed(change: Change, family: Family, config: Config, label: str) -> Iterator[tuple[str, Rows]]:
     """The names that the family's rules make of one module, each with its rows of `up`."""
     name = family.rename(plain_name(f"{change.module}.weight"), config)
-    rule, match = next(((rule, match) for rule in family.rules if (match := rule.match(name, config))), (None, None))
+    rule, match = _rule_for(name, family, config)
     if rule is None or match is None:
         yield name, change.up
         return

@@ -30,7 +30,7 @@ from llamacli.formats.gguf_values import Value, string, u32
 from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all
 from llamacli.formats.safetensors import StoredTensor
 from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
-from llamacli.quantize.lora import adapter_metadata, adapter_tensors
+from llamacli.quantize.lora import adapter_metadata, adapter_tensors, is_transposed
 
 ALWAYS_F32 = re.compile(
     r".*(_norm\.weight|\.ffn_gate_inp(_shexp)?\.weight|\.ssm_conv1d(_[qkv])?\.weight|\.shortconv\.conv\.weight"
@@ -124,6 +124,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     config = family.config(raw, checkpoint.tensors)
     stored = plain_rows(checkpoint.config, checkpoint.tensors)
     if adapters:
+        adapters = [adapter.turned(lambda name: is_transposed(name, family, config)) for adapter in adapters]
         stored = merged(stored, adapters, {name: plain_name(name) for name in stored})
     config = config.derived(scalars=_scalars(stored, family.scalars))
     tensors = map_tensors(stored, family, config)
