@@ -130,7 +130,7 @@ def _with_parts(path: Path) -> list[Path]:
 
 def _model(name: str, quant: str, paths: list[Path], where: str, index: Index) -> LocalModel:
     statuses = [os.stat(p) for p in paths]  # noqa: PTH116
-    facts = index.facts(Path(os.path.realpath(paths[0])), statuses[0])
+    facts = index.facts(paths[0], statuses[0])
     return LocalModel(
         name=name,
         quant=quant or facts.quant,

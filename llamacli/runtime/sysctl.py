@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 
 
@@ -19,6 +18,8 @@ def sysctl_number(name: str) -> int:
 def _value(name: str) -> bytes:
     if sys.platform != "darwin":
         return b""
+    import ctypes  # 3 ms that `list` does not need elsewhere
+
     library = ctypes.CDLL(None)
     size = ctypes.c_size_t(0)
     if library.sysctlbyname(name.encode(), None, ctypes.byref(size), None, ctypes.c_size_t(0)):
