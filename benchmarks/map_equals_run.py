@@ -1,0 +1,112 @@
+"""`map`'s rows decoded together against the same rows one by one, with --temp 0: what differs, and how much faster.
+
+    python benchmarks/map_equals_run.py MODEL.gguf [--rows 1000] [-np 8] [-n 24] [-t 2] [--cache-type f16]
+
+Rows are stories begun in many ways behind a beginning that all share. A row that differs is looked at where it first
+does: the difference of the two best logits there, in the single run, must be below --near (batched arithmetic differs
+in the last bits). Exit 1 if it is not. Every row of the single run has a cache of its own, as `run` has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.llama import LlamaEngine, open_engine
+from llamacli.runtime.messages import Sampling, Span
+from llamacli.runtime.parallel import Job, Parallel
+
+START = "Once upon a time there was a small town by the sea where everybody was kind. One day "
+WORDS = ("Tom", "Lily", "a cat", "the dog", "a bird", "two balls", "the park", "happy", "sad", "little", "and", "saw")
+
+
+def main() -> int:
+    """Compare, and print what was found."""
+    arguments = parse()
+    settings = EngineSettings(
+        threads=arguments.threads, cache_type_k=arguments.cache_type, cache_type_v=arguments.cache_type
+    )
+    with open_engine(arguments.model, settings) as engine:
+        rows = prompts(engine, arguments.rows)
+        sampling = Sampling(temp=0, predict=arguments.predict)
+        alone, seconds_alone = one_by_one(engine, rows, sampling)
+        together, seconds_together = in_batches(engine, rows, sampling, arguments.slots, exact=False)
+        exact, seconds_exact = in_batches(engine, rows, sampling, 1, exact=True)
+        pairs = zip(rows, alone, together, strict=True)
+        gaps = [gap(engine, row, one, other) for row, one, other in pairs if one != other]
+    wrong = sum(one != other for one, other in zip(alone, exact, strict=True))
+    faster = seconds_alone / seconds_together
+    print(f"{len(rows)} rows, {sum(map(len, alone))} tokens of answers, {arguments.slots} sequences")
+    print(f"one by one {seconds_alone:.1f} s; together {seconds_together:.1f} s, {faster:.2f} times as fast")
+    print(f"differ: {len(gaps)} rows ({100 * len(gaps) / len(rows):.1f} %)")
+    print(f"with --exact: {wrong} differ, {seconds_exact:.1f} s")
+    if gaps:
+        print(
+            f"where they part, the two best logits are at most {max(gaps):.4f} apart, median {statistics.median(gaps):.4f}"
+        )
+    return int(bool(wrong) or max(gaps, default=0.0) >= arguments.near)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("-np", "--slots", type=int, default=8)
+    parser.add_argument("-n", "--predict", type=int, default=24)
+    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("--cache-type", default="f16")
+    parser.add_argument("--near", type=float, default=0.25)
+    return parser.parse_args()
+
+
+def prompts(engine: LlamaEngine, count: int) -> list[list[int]]:
+    """Token ids of the rows."""
+    numbers = random.Random(8)
+    texts = (START + " ".join(numbers.choice(WORDS) for _ in range(numbers.randrange(1, 12))) for _ in range(count))
+    return [engine.tokens((Span(text, False),)) for text in texts]
+
+
+Answers = list[tuple[int, ...]]
+
+
+def one_by_one(engine: LlamaEngine, rows: list[list[int]], sampling: Sampling) -> tuple[Answers, float]:
+    """Each row as `run` answers it."""
+    started, answers = time.perf_counter(), []
+    for row in rows:
+        engine.forget()
+        answers.append(tuple(piece.token for piece in engine.generate(row, sampling) if piece.token is not None))
+    return answers, time.perf_counter() - started
+
+
+def in_batches(
+    engine: LlamaEngine, rows: list[list[int]], sampling: Sampling, slots: int, *, exact: bool
+) -> tuple[Answers, float]:
+    """The rows as `map` answers them."""
+    started = time.perf_counter()
+    with Parallel(engine, slots, exact=exact) as parallel:
+        jobs = (Job(number, row, sampling) for number, row in enumerate(rows))
+        found = {outcome.number: outcome.tokens for outcome in parallel.run(jobs)}
+    return [found[number] for number in range(len(rows))], time.perf_counter() - started
+
+
+def gap(engine: LlamaEngine, row: list[int], one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """How far apart the two best logits were in the single run where the answers part."""
+    place = next(
+        (n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )
+    engine.forget()
+    first = engine.logits_after(row)
+    for length in range(place):  # token by token, as the answer was made
+        first = engine.logits_after([*row, *one[: length + 1]])
+    best, second = sorted(first)[-2:][::-1]
+    return best - second
+
+
+if __name__ == "__main__":
+    sys.exit(main())
