@@ -6,11 +6,13 @@ conversion knows nothing of this file: fusing and splitting are written here a s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch  # noqa: TID251
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP  # noqa: TID251
 
 Shapes = dict[str, tuple[int, ...]]
 State = dict[str, torch.Tensor]
@@ -24,6 +26,8 @@ class Twin:
     config: Callable[[Mapping[str, Any]], dict[str, Any]]
     shapes: Callable[[Mapping[str, Any]], Shapes]
     state: Callable[[Mapping[str, Any], State], State]
+    change: Callable[[Mapping[str, Any], Any], None] = lambda c, model: None
+    """What the other class has no settings for."""
 
 
 def _widths(c: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
@@ -161,11 +165,163 @@ def _qwen_state(c: Mapping[str, Any], found: State) -> State:
     return state
 
 
+def _internlm3_shapes(c: Mapping[str, Any]) -> Shapes:
+    shapes = _llama_shapes(c)
+    biases = {n.replace("weight", "bias"): (s[0],) for n, s in shapes.items() if n.endswith(_QKV)}
+    return {**shapes, **biases}
+
+
+_QKV = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
+
+
+def _internlm3_state(c: Mapping[str, Any], found: State) -> State:
+    outputs = [name for name in found if name.endswith("o_proj.weight")]
+    return {**found, **{name.replace("weight", "bias"): torch.zeros(found[name].shape[0]) for name in outputs}}
+
+
+def _bailing_shapes(c: Mapping[str, Any]) -> Shapes:
+    h, ff, heads, kv, _ = _widths(c)
+    d, experts, width = c["head_dim"], c["num_experts"], c["moe_intermediate_size"]
+    shapes: Shapes = {"model.word_embeddings.weight": (c["vocab_size"], h)}
+    for block in range(c["num_hidden_layers"]):
+        front = f"model.layers.{block}."
+        shapes |= {
+            f"{front}attention.query_key_value.weight": ((heads + 2 * kv) * d, h),
+            f"{front}attention.dense.weight": (h, heads * d),
+            f"{front}attention.query_layernorm.weight": (d,), f"{front}attention.key_layernorm.weight": (d,),
+            f"{front}input_layernorm.weight": (h,), f"{front}post_attention_layernorm.weight": (h,),
+        }  # fmt: skip
+        mlps = [("mlp.", ff)]
+        if block >= c["first_k_dense_replace"]:
+            shapes |= {f"{front}mlp.gate.weight": (experts, h), f"{front}mlp.gate.expert_bias": (experts,)}
+            mlps = [(f"mlp.experts.{n}.", width) for n in range(experts)] + [("mlp.shared_experts.", width)]
+        for stem, wide in mlps:
+            shapes |= {
+                f"{front}{stem}gate_proj.weight": (wide, h), f"{front}{stem}up_proj.weight": (wide, h),
+                f"{front}{stem}down_proj.weight": (h, wide),
+            }  # fmt: skip
+    return {**shapes, "model.norm.weight": (h,), "lm_head.weight": (c["vocab_size"], h)}
+
+
+_BAILING = {
+    "word_embeddings": "embed_tokens", "attention.dense": "self_attn.o_proj", "attention.query_layernorm": "self_attn.q_norm",
+    "attention.key_layernorm": "self_attn.k_norm", "gate.expert_bias": "gate.e_score_correction_bias",
+}  # fmt: skip
+
+
+def _bailing_state(c: Mapping[str, Any], found: State) -> State:
+    heads, kv, d = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
+    state: State = {}
+    for name, tensor in found.items():
+        for new, old in _BAILING.items():
+            name = name.replace(new, old)
+        if ".mlp.experts." in name:
+            continue
+        if "query_key_value" not in name:
+            state[name] = tensor
+            continue
+        for part, rows in zip("qkv", tensor.split([heads * d, kv * d, kv * d]), strict=True):
+            state[name.replace("attention.query_key_value", f"self_attn.{part}_proj")] = rows
+    for block in range(c["first_k_dense_replace"], c["num_hidden_layers"]):
+        front = f"model.layers.{block}.mlp.experts."
+        part = {
+            name: torch.stack([found[f"{front}{n}.{name}.weight"] for n in range(c["num_experts"])])
+            for name in ("gate_proj", "up_proj", "down_proj")
+        }
+        state[f"{front}gate_up_proj"] = torch.cat([part["gate_proj"], part["up_proj"]], dim=1)
+        state[f"{front}down_proj"] = part["down_proj"]
+    return state
+
+
+def _deci_width(c: Mapping[str, Any], block: Mapping[str, Any]) -> int:
+    return -(-int(2 * block["ffn"]["ffn_mult"] * c["hidden_size"] / 3) // 256) * 256
+
+
+def _deci_shape(
+    name: str, shape: tuple[int, ...], c: Mapping[str, Any], block: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """A tensor's shape in a block, None if the block does without it."""
+    group, linear, wide = (
+        block["attention"]["n_heads_in_group"], block["attention"]["replace_with_linear"], block["ffn"]["ffn_mult"],
+    )  # fmt: skip
+    if "self_attn" in name and group is None:
+        return None
+    if "input_layernorm" in name:
+        return shape if group is not None or linear else None
+    if ".mlp." in name or "post_attention_layernorm" in name:
+        if wide is None:
+            return None
+        return tuple(_deci_width(c, block) if extent == 0 else extent for extent in shape)
+    if name.endswith(("k_proj.weight", "v_proj.weight")):
+        return (shape[0] // group, shape[1])
+    return shape
+
+
+def _deci_shapes(c: Mapping[str, Any]) -> Shapes:
+    plain = _llama_shapes({**c, "intermediate_size": 0})
+    shapes: Shapes = {name: shape for name, shape in plain.items() if ".layers." not in name}
+    for number, block in enumerate(c["block_configs"]):
+        front = f"model.layers.{number}."
+        for name in (name for name in plain if name.startswith(front)):
+            if (shape := _deci_shape(name, plain[name], c, block)) is not None:
+                shapes[name] = shape
+        if block["attention"]["replace_with_linear"]:
+            shapes[f"{front}self_attn.linear_attn.weight"] = (c["hidden_size"], c["hidden_size"])
+    return shapes
+
+
+class _Nothing(torch.nn.Module):
+    def forward(self, hidden_states: torch.Tensor, **others: Any) -> Any:
+        return torch.zeros_like(hidden_states), None
+
+
+class _NoNetwork(torch.nn.Module):
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(hidden_states)
+
+
+class _Matrix(torch.nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_attn = torch.nn.Linear(width, width, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor, **others: Any) -> Any:
+        return self.linear_attn(hidden_states), None
+
+
+def _deci_change(c: Mapping[str, Any], model: Any) -> None:
+    """Llama's blocks with other widths, or parts of them taken out."""
+    for number, (layer, block) in enumerate(zip(model.model.layers, c["block_configs"], strict=True)):
+        settings = copy.deepcopy(model.config)
+        group, wide = block["attention"]["n_heads_in_group"], block["ffn"]["ffn_mult"]
+        if group is not None:
+            settings.num_key_value_heads = c["num_attention_heads"] // group
+            layer.self_attn = LlamaAttention(settings, number)
+        elif block["attention"]["replace_with_linear"]:
+            layer.self_attn = _Matrix(c["hidden_size"])
+        else:
+            layer.self_attn, layer.input_layernorm = _Nothing(), torch.nn.Identity()
+        if wide is None:
+            layer.mlp, layer.post_attention_layernorm = _NoNetwork(), torch.nn.Identity()
+        else:
+            settings.intermediate_size = _deci_width(c, block)
+            layer.mlp = LlamaMLP(settings)
+
+
 def _same(c: Mapping[str, Any], found: State) -> State:
     return found
 
 
 TWINS: Mapping[str, Twin] = {
+    "InternLM3ForCausalLM": Twin("LlamaForCausalLM", _as("llama", attention_bias=True), _internlm3_shapes, _internlm3_state),
+    "BailingMoeV2ForCausalLM": Twin(
+        "Glm4MoeForCausalLM",
+        lambda c: _as("glm4_moe", n_routed_experts=c["num_experts"], n_shared_experts=c["num_shared_experts"], use_qk_norm=True,
+                      attention_bias=False, rope_parameters={
+                          "rope_type": "default", "rope_theta": c["rope_theta"], "partial_rotary_factor": 0.5})(c),
+        _bailing_shapes, _bailing_state,
+    ),
+    "DeciLMForCausalLM": Twin("LlamaForCausalLM", _as("llama", intermediate_size=8), _deci_shapes, _same, _deci_change),
     "InternLM2ForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _internlm2_shapes, _internlm2_state),
     "BaichuanForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _baichuan_shapes, _unpack),
     "XverseForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _llama_shapes, _same),

@@ -76,6 +76,7 @@ def twin_of(twin: Any, config: dict[str, Any], folder: Path) -> tuple[Any, dict[
     model = kind._from_config(
         kind.config_class(**twin.config(config)), dtype=torch.float32, attn_implementation="eager"
     )
+    twin.change(config, model)
     model.load_state_dict(twin.state(config, found))
     return model, shapes
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llamacli.families.config import Config
+from llamacli.families.wrappers import has_head
 from llamacli.formats.gguf_values import Value
 from llamacli.formats.rows import Rows
 
@@ -43,14 +44,17 @@ def further_blocks(names: Iterable[str], config: Config) -> int:
     return further
 
 
-def _headless(config: Config, names: Iterable[str]) -> bool:
-    """Whether a class without a head, or a wrapper's text model, was saved without one: the embedding serves as such."""
-    headless = config.wraps or not config.architecture.endswith(_CLASSES_WITH_HEAD)
-    return headless and not any(_HEAD.fullmatch(name) for name in names)
+def _tied(config: Config, names: Iterable[str]) -> bool:
+    """Whether the embedding serves as the output too, in classes without a head and in wrappers, as the tensors tell.
+
+    Of a wrapper and its text model either may say that they are tied, and transformers 4 and 5 ask different ones.
+    """
+    if config.wraps:
+        return not has_head(names) or bool(config.wrapper.get("tie_word_embeddings"))
+    return config.tied or (not config.architecture.endswith(_CLASSES_WITH_HEAD) and not has_head(names))
 
 
 _CLASSES_WITH_HEAD = ("ForCausalLM", "LMHeadModel")
-_HEAD = re.compile(r"(.*\.)?(lm_head|output|embed_out)\.weight")
 
 
 def with_further_blocks(config: Config) -> int:
@@ -140,7 +144,7 @@ class Family:
     def config(self, raw: Mapping[str, Any], names: Iterable[str] = ()) -> Config:
         """config.json with this family's defaults and with what only the tensors' `names` tell."""
         given = Config.of(raw, self.defaults)
-        tied = {"tie_word_embeddings": True} if names and _headless(given, names) else {}
+        tied = {"tie_word_embeddings": _tied(given, names)} if names else {}
         return given.derived(further_blocks=further_blocks(names, given), **tied)
 
     def override(self, **changes: Any) -> Family:

@@ -137,7 +137,7 @@ def _nomic_refusals(config: Config) -> Iterable[str]:
 
 def _nomic_context(config: Config) -> Value:
     """The length that it was trained on, not the one that it can be stretched to."""
-    return u32(min(config.integer("n_positions"), int(config.get("max_trained_positions", default=2048))))
+    return u32(min(config.integer(*CONTEXT_NAMES), int(config.get("max_trained_positions", default=2048))))
 
 
 NOMIC_BERT = Family(
@@ -150,7 +150,7 @@ NOMIC_BERT = Family(
     expected=(
         Expected("token_embd.weight", lambda c: (-1, c.hidden)),
         Expected("blk.{block}.attn_qkv.weight", lambda c: (3 * c.hidden, c.hidden)),
-        Expected("blk.{block}.ffn_gate.weight", lambda c: (c.integer("n_inner"), c.hidden)),
+        Expected("blk.{block}.ffn_gate.weight", lambda c: (_ff(c), c.hidden)),
     ),
     defaults={"layer_norm_epsilon": 1e-12, "rotary_emb_base": 10000},
     refusals=_nomic_refusals,

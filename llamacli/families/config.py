@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamacli.errors import CorruptFile
+from llamacli.families.wrappers import SIZES
 
 NESTED = ("text_config", "llm_config", "lm_config", "language_config")
 """Where multimodal wrappers keep the configuration of their text model."""
@@ -41,7 +42,7 @@ class Config:
         nested = _nested(raw)
         given = {**raw, **{name: value for name, value in nested.items() if value is not None}}
         present = {name: value for name, value in given.items() if value is not None}
-        assumed = dict(defaults or {})
+        assumed = {**(defaults or {}), **SIZES.get(str(nested.get("model_type", "")), {})}
         if "rope_scaling" in present:
             assumed.pop("rope_parameters", None)  # the older name says the same
         return cls({**assumed, **present}, raw)

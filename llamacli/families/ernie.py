@@ -64,3 +64,11 @@ ERNIE4_5_MOE = ERNIE4_5.override(
     ),
     example="baidu/ERNIE-4.5-21B-A3B-PT",
 )  # fmt: skip
+
+PADDLE_OCR = ERNIE4_5.override(
+    name="paddleocr",
+    title="PaddleOCR-VL",
+    architectures=("PaddleOCRVLForConditionalGeneration",),
+    defaults={**ERNIE4_5.defaults, "head_dim": 128, "num_key_value_heads": 2},
+    example="PaddlePaddle/PaddleOCR-VL",
+)

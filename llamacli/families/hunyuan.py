@@ -15,9 +15,11 @@ from llamacli.families.decoder import (
     OUTPUT,
     OUTPUT_NORM,
     QK_NORM,
-)  # fmt: skip
+    always,
+    count,
+)
 from llamacli.families.moe import EXPERT_RULES, expert_tensors
-from llamacli.formats.gguf_values import Value, f32, string, u32
+from llamacli.formats.gguf_values import Value, ValueType, array, f32, string, u32
 
 
 def _alpha(config: Config) -> float | None:
@@ -82,4 +84,31 @@ HUNYUAN_MOE = HUNYUAN_DENSE.override(
     ),
     refusals=_refusals,
     example="tencent/Hunyuan-A13B-Instruct",
+)  # fmt: skip
+
+
+def _sections(config: Config) -> Value | None:
+    found = config.full_rope.get("xdrope_section", config.full_rope.get("mrope_section"))
+    return None if found is None else array(ValueType.INT32, found)
+
+
+def _stretch(config: Config) -> Value | None:
+    alpha = config.full_rope.get("alpha")
+    return None if alpha is None else f32(alpha)
+
+
+HUNYUAN_VL = HUNYUAN_DENSE.override(
+    name="hunyuan_vl",
+    title="HunyuanOCR",
+    architectures=("HunYuanVLForConditionalGeneration",),
+    keys=(
+        *(key for key in DECODER_KEYS if not key.name.startswith("rope.scaling")), *HEAD_WIDTHS,
+        Key("rope.scaling.type", always(string("none"))),
+        Key("rope.scaling.factor", lambda c: f32(c.full_rope.get("factor", 1.0))),
+        Key("rope.scaling.original_context_length", count("max_position_embeddings")),
+        Key("rope.scaling.alpha", _stretch),
+        Key("rope.dimension_sections", _sections),
+    ),
+    defaults={**HUNYUAN_DENSE.defaults, "tie_word_embeddings": True},
+    example="tencent/HunyuanOCR",
 )  # fmt: skip

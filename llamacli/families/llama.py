@@ -28,6 +28,8 @@ LLAMA = Family(
         "MistralForCausalLM",
         "IQuestCoderForCausalLM",
         "LlamaModel",
+        "LlavaLlamaForCausalLM",
+        "LlavaMistralForCausalLM",
         "MistralModel",
         "InternLM3ForCausalLM",
     ),

@@ -98,7 +98,7 @@ def _of_text_model(tensors: Mapping[str, Rows], config: Config) -> Iterator[tupl
         name: str | None = plain_name(source)
         if bare and not source.startswith(("model.", "lm_head")):
             name = f"model.{source}"
-        elif prefix and prefix != "model.":
+        elif prefix:
             name = text_name(source, prefix)
         if name is not None:
             yield source, name, rows

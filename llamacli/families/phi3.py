@@ -28,6 +28,8 @@ def _original_context(config: Config) -> int:
 
 
 def _rope_dimensions(config: Config) -> int:
+    if (rotated := config.get("qk_rope_head_dim")) is not None:
+        return int(rotated)
     return int(config.full_rope.get("partial_rotary_factor", 1.0) * config.hidden) // config.heads
 
 

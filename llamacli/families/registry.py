@@ -9,14 +9,16 @@ from llamacli.families.afmoe import AFMOE
 from llamacli.families.apertus import APERTUS
 from llamacli.families.arcee import ARCEE
 from llamacli.families.baichuan import BAICHUAN, XVERSE
+from llamacli.families.bailing import BAILING_MOE2
 from llamacli.families.base import Family
 from llamacli.families.bert import BERT, DISTILBERT, NOMIC_BERT, ROBERTA
 from llamacli.families.bloom import BLOOM
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
+from llamacli.families.deci import DECI
 from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2, GLM4_MOE_LITE, YOUTU
 from llamacli.families.dots1 import DOTS1
-from llamacli.families.ernie import ERNIE4_5, ERNIE4_5_MOE
+from llamacli.families.ernie import ERNIE4_5, ERNIE4_5_MOE, PADDLE_OCR
 from llamacli.families.exaone import EXAONE, EXAONE4, EXAONE_MOE
 from llamacli.families.falcon import FALCON
 from llamacli.families.falcon_h1 import FALCON_H1
@@ -30,7 +32,7 @@ from llamacli.families.gpt2 import GPT2
 from llamacli.families.gpt_oss import GPT_OSS
 from llamacli.families.gptneox import GPTNEOX
 from llamacli.families.granite import GRANITE, GRANITE_MOE
-from llamacli.families.hunyuan import HUNYUAN_DENSE, HUNYUAN_MOE
+from llamacli.families.hunyuan import HUNYUAN_DENSE, HUNYUAN_MOE, HUNYUAN_VL
 from llamacli.families.internlm2 import INTERNLM2
 from llamacli.families.jais2 import JAIS2
 from llamacli.families.jamba import JAMBA
@@ -39,6 +41,7 @@ from llamacli.families.llama import LLAMA
 from llamacli.families.llama4 import LLAMA4
 from llamacli.families.mamba import BAMBA, GRANITE_HYBRID, MAMBA1, MAMBA2
 from llamacli.families.minicpm import MINICPM
+from llamacli.families.minicpm3 import MINICPM3
 from llamacli.families.minimax import MINIMAX_M2
 from llamacli.families.mistral3 import CONSOLIDATED, CONSOLIDATED_SCALED, MISTRAL3, MISTRAL4
 from llamacli.families.mixtral import MIXTRAL
@@ -154,6 +157,11 @@ FAMILIES: tuple[Family, ...] = (
     MINICPM,
     ORION,
     QWEN,
+    MINICPM3,
+    BAILING_MOE2,
+    DECI,
+    PADDLE_OCR,
+    HUNYUAN_VL,
 )
 
 

@@ -31,6 +31,30 @@ TEXT_MODELS: Mapping[str, str] = {
 }  # fmt: skip
 """`model_type` of a text model, and the class with a head that transformers makes of it."""
 
+_SIZE_NAMES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "max_position_embeddings",
+)  # fmt: skip
+SIZES: Mapping[str, Mapping[str, int]] = {
+    kind: dict(zip(_SIZE_NAMES, sizes, strict=True))
+    for kind, sizes in {
+        "llama": (4096, 11008, 32, 32, 32, 2048),
+        "mistral": (4096, 14336, 32, 32, 8, 131072),
+        "qwen2": (4096, 22016, 32, 32, 32, 32768),
+        "qwen3": (4096, 22016, 32, 32, 32, 32768),
+        "gemma": (3072, 24576, 28, 16, 16, 8192),
+        "gemma2": (2304, 9216, 26, 8, 4, 8192),
+        "phi3": (3072, 8192, 32, 32, 32, 4096),
+        "granite": (4096, 11008, 32, 32, 32, 2048),
+        "cohere": (8192, 22528, 40, 64, 64, 8192),
+        "cohere2": (8192, 22528, 40, 64, 64, 8192),
+        "deepseek_v2": (4096, 11008, 32, 32, 32, 2048),
+        "deepseek_v3": (7168, 18432, 61, 128, 128, 4096),
+        "lfm2": (2560, 12288, 32, 32, 8, 128000),
+    }.items()
+}
+"""What transformers assumes of a nested text model that leaves its sizes out, as LLaVA 1.5 does."""
+
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
         ("LLaDAModelLM", "LLaDAMoEModelLM", "DreamModel", "RND1"),
@@ -61,6 +85,12 @@ def text_prefix(names: Iterable[str]) -> str | None:
     """What stands in front of the text model's tensors (`language_model.model.`); None if no embedding is found."""
     found = (_EMBEDDING.fullmatch(name) for name in names if not OTHER_SENSES.fullmatch(name))
     return next((match["front"] for match in found if match), None)
+
+
+def has_head(names: Iterable[str]) -> bool:
+    """Whether the text model has an output matrix of its own."""
+    prefix = text_prefix(names) or ""
+    return any((head := _HEAD.fullmatch(name)) and prefix.startswith(head["front"]) for name in names)
 
 
 def text_name(name: str, prefix: str) -> str | None:

@@ -1,0 +1,47 @@
+"""MiniCPM 3: latent attention that is not absorbed, with MiniCPM's scales fixed in the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llamacli.families.base import Expected, Family, Key
+from llamacli.families.config import Config
+from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, GATED_FFN, OUTPUT, OUTPUT_NORM, VOCAB_SIZE, count
+from llamacli.families.phi3 import long_rope_factors
+from llamacli.formats.gguf_values import u32
+
+
+def _key_width(config: Config) -> int:
+    return config.integer("qk_nope_head_dim") + config.integer("qk_rope_head_dim")
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    for name, value in (("scale_emb", 12), ("scale_depth", 1.4), ("dim_model_base", 256)):
+        if config.get(name, default=value) != value:
+            yield f"config.json: {name} {config.get(name)} is not computed by the engine, only {value}"
+
+
+MINICPM3 = Family(
+    name="minicpm3",
+    title="MiniCPM 3",
+    architectures=("MiniCPM3ForCausalLM",),
+    keys=(
+        *(key for key in DECODER_KEYS if not key.name.startswith("rope.")), VOCAB_SIZE,
+        Key("attention.q_lora_rank", count("q_lora_rank")),
+        Key("attention.kv_lora_rank", count("kv_lora_rank")),
+        Key("attention.key_length", lambda c: u32(_key_width(c))),
+        Key("rope.dimension_count", count("qk_rope_head_dim")),
+    ),
+    expected=(
+        EMBEDDING, OUTPUT, OUTPUT_NORM, *GATED_FFN,
+        Expected("blk.{block}.attn_q_b.weight", lambda c: (c.heads * _key_width(c), c.integer("q_lora_rank"))),
+        Expected("blk.{block}.attn_kv_b.weight", lambda c: (-1, c.integer("kv_lora_rank"))),
+    ),
+    extra=long_rope_factors,
+    defaults={
+        "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768, "tie_word_embeddings": True,
+        "q_lora_rank": 768, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32,
+    },
+    refusals=_refusals,
+    example="openbmb/MiniCPM3-4B",
+)  # fmt: skip
