@@ -228,6 +228,9 @@ def _loading(
     devices: list[str] | None = _option(
         "devices", "-dev", "--device", metavar="NAME", text="Devices to use (repeat for several)."
     ),
+    power: int | None = _option(
+        "power", "--power", metavar="1-100", text="Per cent of the time to compute in.", min=1, max=100
+    ),
     draft: str | None = _typed(
         "draft",
         "--draft",
@@ -253,6 +256,9 @@ def _sampling(
     top_p: float | None = _option("top_p", "--top-p", metavar="P", text="Choose among the best with P.", min=0, max=1),
     min_p: float | None = _option(
         "min_p", "--min-p", metavar="P", text="Drop what is less likely than P times the best.", min=0, max=1
+    ),
+    top_n_sigma: float | None = _option(
+        "top_n_sigma", "--top-n-sigma", metavar="N", text="Drop logits further than N deviations from the best.", min=0
     ),
     typical_p: float | None = _option("typical_p", "--typical", metavar="P", text="Locally typical.", min=0, max=1),
     repeat_penalty: float | None = _option(

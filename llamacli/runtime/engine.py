@@ -27,6 +27,8 @@ class EngineSettings:
     mmap: bool = True
     loras: tuple[tuple[str, float], ...] = ()
     embeddings: bool = False
+    power: int = 100
+    """Of the time, how many per cent are computed in; the rest is slept, to keep a machine cool and quiet."""
     draft: str = "auto"
     """`auto`, `on` or `off`: whether tokens are drafted from the text and evaluated several at a time."""
 

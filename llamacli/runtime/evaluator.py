@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from llamacli.errors import DoesNotFit, EngineError, UsageError
 from llamacli.runtime.bindings import failure_hint, has_gpu
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.interrupts import Held
+from llamacli.runtime.pace import Pace
 
 if TYPE_CHECKING:
     from llamacli.runtime.pictures import Pictures
@@ -65,6 +67,7 @@ class Evaluator:
         """Whether tokens can be taken off the end of the cache; a recurrent state cannot go back."""
         self.window = int(library.llama_model_n_swa(model))
         """Tokens that layers with a sliding window look back, 0 without any. A saved state holds no more for them."""
+        self.pace = Pace(settings.power, lambda: bool(self.stopping))
         self._kept: tuple[list[int], Any] | None = None
         self._checked = False
         self._pool: Any = None
@@ -286,9 +289,11 @@ class Evaluator:
                 count = min(self._until_cut(), len(tokens) - done)
                 if self.pictures is not None:
                     count = next((n for n in range(1, count) if tokens[done + n] < 0), count)
+                started = time.perf_counter()
                 if not self._read_batch(tokens[done : done + count]):
                     return False
                 done += count
+                self.pace.worked(time.perf_counter() - started)
         finally:
             self._lib.llama_set_abort_callback(self._context, self._never_stops, None)
         return True
@@ -298,7 +303,7 @@ class Evaluator:
         at = len(self.cells)
         step = self.step_size
         batch = int(self._batch_size)
-        whole = step if at % step else max(batch // step, 1) * step
+        whole = step if at % step or self.pace.resting else max(batch // step, 1) * step
         return min(whole - at % whole, batch)
 
     def _read_batch(self, tokens: Sequence[int]) -> bool:
@@ -388,8 +393,10 @@ class Evaluator:
     def decode(self, batch: Any) -> None:
         """Evaluate a batch of several sequences, which may be stopped. Raises EngineError, also when it was stopped."""
         self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
+        started = time.perf_counter()
         with Held() as self._held:
             result = self._lib.llama_decode(self._context, batch)
+        self.pace.worked(time.perf_counter() - started)
         if result == ABORTED:
             raise Stopped("stopped")
         if result:
@@ -435,6 +442,8 @@ def check_settings(settings: EngineSettings, cpus: int) -> None:
             raise UsageError(f"{flag} {value}: not a type for the KV cache", f"one of {', '.join(CACHE_TYPES)}")
     if settings.flash_attn not in FLASH_ATTENTION:
         raise UsageError(f"-fa {settings.flash_attn}: on, off or auto")
+    if not 1 <= settings.power <= 100:
+        raise UsageError(f"--power {settings.power}: per cent of the time, from 1 to 100")
     if settings.draft not in ("auto", "on", "off"):
         raise UsageError(f"--draft {settings.draft}: auto, on or off")
     for flag, threads in (("-t", settings.threads), ("-tb", settings.threads_batch)):

@@ -290,7 +290,9 @@ class LlamaEngine:
         """The loop that speed depends on: sample, show, evaluate."""
         sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
         step = compute.step_placed if self.pictures else compute.step
-        advance, steps, row = (drafted.advance, drafted, -1) if drafted else (step, compute, -1)
+        advance: Callable[[int], int] = drafted.advance if drafted else step
+        advance = compute.pace.of(advance) if compute.pace.resting else advance
+        steps, row = drafted or compute, -1
         grammar = sampler.grammar
         limit = predict if predict >= 0 else sys.maxsize
         count = 0

@@ -266,7 +266,7 @@ def test_common_tokens_counts_whole_tokens() -> None:
     assert common_tokens(b"xaaa", a) == 0
 
 
-@pytest.mark.parametrize("family", ["gemma3_text", "lfm2"])
+@pytest.mark.parametrize("family", ["gemma3_text", "lfm2", "qwen3_5"])
 def test_models_whose_states_cannot_be_cut_use_whole_entries_only(family: str, tmp_path: Path) -> None:
     """Layers with a sliding window save no more than the window, recurrent ones cannot go back."""
     source = SHARED / "families" / family
