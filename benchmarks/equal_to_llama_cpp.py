@@ -1,12 +1,12 @@
 """Are our files llama-quantize's to the last byte, and are our choices of types llama.cpp's?
 
-    python benchmarks/equal_to_llama_cpp.py --llama-quantize CMD --convert CMD [--llama-imatrix CMD --text FILE]
-        [--types Q4_K_M,...] CHECKPOINT...
+    python benchmarks/equal_to_llama_cpp.py --llama-quantize CMD --convert CMD [--text FILE] [--types Q4_K_M,...]
+        CHECKPOINT...
     python benchmarks/equal_to_llama_cpp.py --snapshots LLAMA.CPP/tests/snapshots
 
-First form: every checkpoint is converted by the peer to BF16 and quantized by it to every file type, without and (given
-llama-imatrix and a text) with an importance matrix of its making; `llamacli quantize --kernel ggml` does the same from
-the checkpoint in one step. Compared are the names, order, shapes, types and bytes of all tensors.
+First form: every checkpoint is converted by the peer to BF16 and quantized by it to every file type, without and (given a
+text) with an importance matrix of that text; `llamacli quantize --kernel ggml` does the same from
+the checkpoint in one step. Compared are the names, shapes, types and bytes of all tensors.
 Second form: the types that llama.cpp's own test expects for twelve real models in every file type. Ends with exit code 1
 if anything differs.
 """
@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--convert", default="convert_hf_to_gguf.py")
     parser.add_argument("--llama-quantize", default="llama-quantize")
-    parser.add_argument("--llama-imatrix", default="")
     parser.add_argument("--text", type=Path)
     parser.add_argument("--types", default=",".join(RECIPES))
     parser.add_argument("--threads", type=int, default=1)
@@ -59,9 +58,8 @@ def files(options: argparse.Namespace, checkpoint: Path) -> int:
         source, matrix = place / "source.gguf", place / "matrix.gguf"
         run(options.convert, checkpoint, "--outtype", "bf16", "--outfile", source)
         weightings = [False]
-        if options.llama_imatrix:
-            run(options.llama_imatrix, "-m", source, "-f", options.text, "-o", matrix, "-c", 512, "-b", 512,
-                "--chunks", 4, "-t", options.threads)  # fmt: skip
+        if options.text:
+            run(sys.executable, "-m", "llamacli", "imatrix", source, options.text, "-o", matrix, "--chunks", 4)
             weightings.append(True)
         for weighted in weightings:
             kinds = [kind for kind in options.types.split(",") if weighted or kind not in NEED_A_MATRIX]
@@ -91,11 +89,13 @@ def same(options: argparse.Namespace, checkpoint: Path, source: Path, matrix: Pa
 def compared(ours: Path, theirs: Path) -> Iterator[str]:
     """What differs between two files, in words."""
     one, other = read_gguf(ours), read_gguf(theirs)
-    if [t.name for t in one.tensors] != [t.name for t in other.tensors]:
-        yield "other tensors, or in another order"
+    peers = {tensor.name: tensor for tensor in other.tensors}
+    if strange := {tensor.name for tensor in one.tensors} ^ peers.keys():
+        yield f"only one of them has {', '.join(sorted(strange)[:3])}"
         return
     data, peer = ours.read_bytes(), theirs.read_bytes()
-    for a, b in zip(one.tensors, other.tensors, strict=True):
+    for a in one.tensors:
+        b = peers[a.name]
         start, their_start = one.tensor_start(a), other.tensor_start(b)
         if (a.shape, a.type) != (b.shape, b.type):
             yield f"{a.name} is {a.type} {a.shape} where the peer's is {b.type} {b.shape}"

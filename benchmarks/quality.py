@@ -31,6 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(options.keep or folder)
         source = place / "source-BF16.gguf"
+        place.mkdir(parents=True, exist_ok=True)
         if not source.exists():
             llamacli("quantize", options.checkpoint, source, "-q", "BF16", "--quiet")
         lines = []

@@ -81,7 +81,9 @@ def _group(
         views = [_view(stretch, context, len(group)) for stretch, context in zip(stretches, contexts, strict=True)]
         for index, name in enumerate(names):
             base = views[0] if compared else None
-            parts[name].append(_compared(base, views[index + compared], ids))
+            found = _compared(base, views[index + compared], ids)
+            _check_numbers(found, contexts[0], contexts[index + compared])
+            parts[name].append(found)
     return {name: {kind: _joined(parts[name], kind) for kind in parts[name][0]} for name in names}
 
 
@@ -98,11 +100,17 @@ def _compared(base: Logits | None, other: Logits, ids: Ids) -> dict[str, NDArray
     own = _flat(other, ids.shape[1])
     source = None if base is None else _flat(base, ids.shape[1])
     found = {"loss": losses(own, flat)} if source is None else vars(differences(source, own, flat))
-    if not np.isfinite(found["loss"]).all():
-        raise EngineError(
-            "the model computes NaN instead of probabilities", "its weights are damaged; see llamacli verify FILE"
-        )
     return {name: values.astype(np.float32).reshape(shape) for name, values in found.items()}
+
+
+def _check_numbers(found: Mapping[str, NDArray[np.float32]], source: Windows, model: Windows) -> None:
+    """Raise EngineError if one of the two computes nothing meaningful."""
+    for kind, context in (("base_loss", source), ("loss", model)):
+        if kind in found and not np.isfinite(found[kind]).all():
+            name = context.engine.path.name
+            raise EngineError(
+                f"{name} computes NaN instead of probabilities", f"its weights are damaged; see llamacli verify {name}"
+            )
 
 
 def _flat(logits: Logits, positions: int) -> Logits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from llamacli.evaluate.measure import fitting_groups, measure
 from llamacli.evaluate.partial import Partial
 from llamacli.evaluate.plot import Dot, plot_svg
 from llamacli.evaluate.windows import cut_text
+from llamacli.formats.gguf_reader import read_gguf
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import open_engine
 
@@ -180,6 +182,20 @@ def test_a_checkpoint_serves_as_the_source_through_a_temporary_file(invoke: Invo
     (found,) = result.json
     assert found["tokens"] == 2 * 63
     assert 0 < found["divergence"]["mean"]["value"] < 1
+
+
+def test_a_model_that_computes_nonsense_is_named_also_as_the_source(
+    invoke: Invoke, converted: Converted, tmp_path: Path
+) -> None:
+    model, broken = converted("tinystories-656k-bf16"), tmp_path / "broken.gguf"
+    shutil.copy(model, broken)
+    gguf = read_gguf(broken)
+    with broken.open("r+b") as file:
+        file.seek(gguf.tensor_start(next(t for t in gguf.tensors if t.name == "output_norm.weight")))
+        file.write(np.float32("nan").tobytes())
+    for arguments in ((broken,), (model, "--against", broken), (broken, "--against", model)):
+        result = invoke("evaluate", *arguments, "-f", TEXT, "-c", 64, "--chunks", 2, "-t", 1)
+        assert result.code == 10 and "broken.gguf computes NaN" in result.err, result.err
 
 
 def test_models_with_other_tokens_are_not_compared(invoke: Invoke, converted: Converted) -> None:
