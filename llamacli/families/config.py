@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,23 @@ def _nested(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 _THETA = ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_theta", "rotary_emb_base")
 _LOCAL_THETA = ("local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq")
 _PARTIAL = ("partial_rotary_factor", "rope_pct", "rope_percent")
+
+
+MOST = 1 << 31
+MOST_BLOCKS = 4096
+"""More than any model has: a name map for a billion blocks takes all memory there is."""
+
+
+@contextmanager
+def values_of(label: str) -> Iterator[None]:
+    """What is computed from a configuration: a value of a kind that nobody expects becomes a CorruptFile, in one line."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CorruptFile(
+            f"{label}/config.json: a value is not of the kind that this family has ({type(error).__name__}: {error})",
+            "-vv shows where it is used",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -60,17 +78,18 @@ class Config:
     def architecture(self) -> str:
         """The class that transformers would load, of the text model where it is named."""
         names = self.values.get("architectures")
+        names = [names] if isinstance(names, str) else names
         return str(names[0]) if isinstance(names, list) and names else ""
 
     def get(self, *names: str, default: Any = None) -> Any:
         """The first of `names` that is set, else `default`."""
         return next((self.values[name] for name in names if self.values.get(name) is not None), default)
 
-    def integer(self, *names: str) -> int:
-        """A count that must be there. Raises CorruptFile that names it."""
-        value = self.get(*names)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise CorruptFile(f"config.json: {names[0]} is {value!r}, which is not a count")
+    def integer(self, *names: str, default: Any = None, least: int = 0, most: int = MOST) -> int:
+        """A count that must be there unless `default` says otherwise. Raises CorruptFile that names it."""
+        value = self.get(*names, default=default)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise CorruptFile(f"config.json: {names[0]} is {value!r}, which is not a count that a model has")
         return value
 
     @property
@@ -78,27 +97,27 @@ class Config:
         """Number of transformer blocks; where each block is named, that many."""
         if named := self.get("layers_block_type", "hybrid_override_pattern"):
             return len(named)
-        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers", least=1, most=MOST_BLOCKS)
 
     @property
     def hidden(self) -> int:
         """Width of the residual stream."""
-        return self.integer("hidden_size", "n_embd", "dim", "d_model")
+        return self.integer("hidden_size", "n_embd", "dim", "d_model", least=1)
 
     @property
     def heads(self) -> int:
         """Number of query heads."""
-        return self.integer("num_attention_heads", "n_heads", "n_head")
+        return self.integer("num_attention_heads", "n_heads", "n_head", least=1)
 
     @property
     def kv_heads(self) -> int:
         """Number of key and value heads."""
-        return int(self.get("num_key_value_heads", "n_kv_heads", default=self.heads))
+        return self.integer("num_key_value_heads", "n_kv_heads", default=self.heads)
 
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return int(self.get("head_dim", default=0)) or self.hidden // self.heads
+        return self.integer("head_dim", default=0) or self.hidden // self.heads
 
     @property
     def tied(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llamacli.errors import CorruptFile, Unsupported
-from llamacli.families.base import Expected, Key, Named
+from llamacli.families.base import Expected, Key, Named, expert_count
 from llamacli.families.config import Config
 from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, string, u32
 from llamacli.formats.rows import InMemory
@@ -154,6 +154,15 @@ FEED_FORWARD_NAMES = (
     "prefix_dense_intermediate_size", "dense_intermediate_size", "intermediate_size", "n_inner", "hidden_dim",
 )  # fmt: skip
 
+
+def _experts_used(config: Config) -> Value | None:
+    """How many experts see a token. Raises CorruptFile for more than there are."""
+    used, experts = config.get("num_experts_per_tok", "num_experts_per_token", "top_k_experts"), expert_count(config)
+    if used is not None and experts and int(used) > experts:
+        raise CorruptFile(f"config.json: every token goes to {used} experts, the model has {experts}")
+    return None if used is None else u32(used)
+
+
 DECODER_KEYS = (
     Key("block_count", lambda config: u32(config.blocks)),
     Key("context_length", count(*CONTEXT_NAMES)),
@@ -166,7 +175,7 @@ DECODER_KEYS = (
     Key("attention.layer_norm_rms_epsilon", real("rms_norm_eps", "norm_eps")),
     Key("attention.layer_norm_epsilon", real("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")),
     Key("expert_count", count("num_local_experts", "num_experts", "n_routed_experts")),
-    Key("expert_used_count", count("num_experts_per_tok", "num_experts_per_token", "top_k_experts")),
+    Key("expert_used_count", _experts_used),
     Key("expert_group_count", count("n_group")),
     Key("expert_group_used_count", count("topk_group")),
     Key("expert_gating_func", _gating),

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import gguf
+import numpy as np
 
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.families.base import Family, Named, Rule
 from llamacli.families.config import Config
 from llamacli.families.wrappers import OTHER_SENSES, text_name, text_prefix
-from llamacli.formats.rows import Joined, Rows
+from llamacli.formats.rows import Arena, Joined, Rows, row_count
 
 ALWAYS_DROPPED = re.compile(
     r".*(rotary_emb\.inv_freq|\.attn\.masked_bias|\.attention\.masked_bias|\.rotary_emb\.(cos|sin)_cached)"
@@ -48,11 +49,31 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
             raise CorruptFile(f"tensors {sources[target]!r} and {source!r} are both {target}")
         mapped[target], sources[target] = rows, source
     if config.tied and "output.weight" in mapped:
-        mapped.setdefault("token_embd.weight", mapped["output.weight"])
-        del mapped["output.weight"]
+        embedding = mapped.setdefault("token_embd.weight", mapped["output.weight"])
+        if _same_matrix(embedding, mapped["output.weight"]):
+            del mapped["output.weight"]
     mapped.update(family.extra(config))
     _check_expected(mapped, family, config)
     return mapped
+
+
+SAMPLED = 8
+"""Rows by which two matrices are told apart: training changes nearly every one."""
+
+
+def _same_matrix(one: Rows, other: Rows) -> bool:
+    """Whether a tied model's two matrices are one. Where they are not, both count: config.json is wrong then."""
+    if one is other:
+        return True
+    if one.shape != other.shape:
+        raise CorruptFile(
+            f"config.json ties output.weight {other.shape} to token_embd.weight {one.shape}, which have not the same shape"
+        )
+    rows = row_count(one.shape)
+    return all(
+        np.array_equal(one.read(row, row + 1, Arena()), other.read(row, row + 1, Arena()))
+        for row in range(0, rows, max(1, rows // SAMPLED))
+    )
 
 
 def tensor_name_table(family: Family, config: Config) -> gguf.TensorNameMap:

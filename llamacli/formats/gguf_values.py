@@ -51,6 +51,8 @@ class Value:
 
 def u32(value: int) -> Value:
     """An unsigned 32-bit number, llama.cpp's usual type for counts."""
+    if not 0 <= int(value) < 1 << 32:
+        raise ValueError(f"{value} is no unsigned 32-bit number")
     return Value(ValueType.UINT32, int(value))
 
 
@@ -66,6 +68,8 @@ def u64(value: int) -> Value:
 
 def f32(value: float) -> Value:
     """A single-precision number."""
+    if float(value) != float(value):
+        raise ValueError("NaN is no value for a key")
     return Value(ValueType.FLOAT32, float(value))
 
 

@@ -19,7 +19,7 @@ from llamacli.checkpoint.prequantized import plain_rows
 from llamacli.checkpoint.source import Folder, Source
 from llamacli.checkpoint.tokenizer import read_vocabulary
 from llamacli.errors import NotFound, Unsupported
-from llamacli.families.config import Config
+from llamacli.families.config import Config, values_of
 from llamacli.families.general import DESCRIBING_FILES, general_metadata, name_for_engine
 from llamacli.families.mapping import map_tensors, plain_name
 from llamacli.families.registry import family_of
@@ -120,17 +120,23 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     """Carry a checkpoint through its family, with `adapters` merged into it."""
     source = checkpoint.source
     raw = {**checkpoint.config, "sentence_pooling": read_pooling(source)}
-    family = family_of(Config.of(raw))
-    config = family.config(raw, checkpoint.tensors)
-    stored = plain_rows(checkpoint.config, checkpoint.tensors)
-    if adapters:
-        adapters = [adapter.turned(lambda name: is_transposed(name, family, config)) for adapter in adapters]
-        stored = merged(stored, adapters, {name: plain_name(name) for name in stored})
-    config = config.derived(scalars=_scalars(stored, family.scalars))
-    tensors = map_tensors(stored, family, config)
+    with values_of(source.label):
+        family = family_of(Config.of(raw))
+        config = family.config(raw, checkpoint.tensors)
+        stored = plain_rows(checkpoint.config, checkpoint.tensors)
+        if adapters:
+            adapters = [adapter.turned(lambda name: is_transposed(name, family, config)) for adapter in adapters]
+            stored = merged(stored, adapters, {name: plain_name(name) for name in stored})
+        config = config.derived(scalars=_scalars(stored, family.scalars))
+        tensors = map_tensors(stored, family, config)
+        keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
+        warnings = tuple(family.warnings(config))
+        if config.tied and "output.weight" in tensors:
+            warnings += (
+                "config.json ties the output to the embedding, but the two are stored and differ; both are kept",
+            )
     vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
     shapes = {name: rows.shape for name, rows in tensors.items()}
-    keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
     general = general_metadata(source.name, _describing(source), family.name, shapes)
     title = name_for_engine(str(general["general.name"].value), family.name, vocabulary.tokens)
     metadata = {
@@ -149,7 +155,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
         shards=_shard_numbers(tensors, checkpoint),
         inputs=source.paths(),
         dtype=checkpoint.dtype,
-        warnings=(*family.warnings(config), *vocabulary.warnings),
+        warnings=(*warnings, *vocabulary.warnings),
         architecture_class=config.architecture,
         stream=source.stream(),
     )

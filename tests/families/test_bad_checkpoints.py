@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from converting import digests, read_gguf
 from support import ROOT, Result
-from synthetic import write_checkpoint
+from synthetic import values_of, write_checkpoint, write_safetensors
+from test_adapters import write_tensors
 
 Case = dict[str, Any]
 Break = Callable[[Case], Any]
@@ -60,6 +62,20 @@ CASES: dict[str, tuple[str, Break, int, str]] = {
     "a count that is none": ("qwen3", configured(num_hidden_layers="two"), 9, "num_hidden_layers"),
     "more blocks than there are": ("olmo2", configured(num_hidden_layers=3), 9, "blk.2."),
     "fewer blocks than there are": ("olmo2", configured(num_hidden_layers=1), 11, "model.layers.1."),
+    "no blocks": ("qwen3", configured(num_hidden_layers=0), 9, "num_hidden_layers is 0"),
+    "more blocks than any model has": ("qwen3", configured(num_hidden_layers=10**9), 9, "num_hidden_layers"),
+    "no heads": ("llama", configured(num_attention_heads=0), 9, "num_attention_heads is 0"),
+    "a word for a count": ("llama", configured(num_key_value_heads="many"), 9, "num_key_value_heads is 'many'"),
+    "a list for a width": ("llama", configured(head_dim=[1]), 9, "head_dim is [1]"),
+    "a word for a number": ("qwen3", configured(rms_norm_eps="small"), 9, "config.json: a value"),
+    "no number for a number": ("qwen3", configured(rms_norm_eps=float("nan")), 9, "config.json: a value"),
+    "a rope that is a list": ("qwen3", configured(rope_scaling=[1], rope_parameters=None), 9, "config.json: a value"),
+    "more experts for a token than there are": ("qwen3_moe", configured(num_experts_per_tok=9), 9, "9 experts"),
+    "a count of experts that is wrong": ("qwen3_moe", configured(num_experts=8), 9, "expert 4"),
+    "a norm of two dimensions": ("llama", added("model.norm.weight", 64, 1), 9, "output_norm.weight"),
+    "a router the other way round": ("qwen3_moe", added("model.layers.0.mlp.gate.weight", 64, 4), 9, "ffn_gate_inp"),
+    "an embedding without rows": ("llama", added("model.embed_tokens.weight", 0, 64), 9, "0 rows"),
+    "both forms of a tied matrix, of two widths": ("qwen3", added("lm_head.weight", 320, 32), 9, "output.weight"),
     "Falcon with alibi": ("falcon_7b", configured(alibi=True), 11, "alibi"),
     "an untied model without its output": ("qwen2", lost("lm_head.weight"), 9, "output.weight"),
     "a vocabulary larger than the embedding": (
@@ -79,6 +95,60 @@ def test_one_line_names_what_does_not_fit(name: str, tmp_path: Path, invoke: Cal
     assert not (tmp_path / "out.gguf").exists()
 
 
+Parts = dict[str, str]
+SHARDS: dict[str, tuple[Callable[[Path, Parts], Any], str]] = {
+    "a shard that is not there": (lambda folder, index: (folder / "model-2.safetensors").unlink(), "model-2.safetensors"),
+    "a tensor promised in another shard": (
+        lambda folder, index: index.update({"model.norm.weight": "model-1.safetensors"}), "model.norm.weight"),
+    "a tensor that no shard has": (
+        lambda folder, index: index.update({"model.layers.7.x.weight": "model-1.safetensors"}), "model.layers.7.x.weight"),
+    "a tensor that the index leaves out": (lambda folder, index: index.pop("model.norm.weight"), "model.norm.weight"),
+    "a tensor that stands twice": (
+        lambda folder, index: (write_safetensors(folder / "model-3.safetensors", {"model.norm.weight": (64,)}),
+                               index.update({"another": "model-3.safetensors"})), "model.norm.weight"),
+    "a shard outside of the folder": (lambda folder, index: index.update({"x": "../model.safetensors"}), "../model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARDS)
+def test_an_index_that_lies_is_found_out(name: str, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    break_it, words = SHARDS[name]
+    case = json.loads((ROOT / "tests" / "data" / "families" / "llama.json").read_text())
+    tensors = {key: tuple(shape) for key, shape in case["tensors"].items()}
+    write_checkpoint(tmp_path / "bad", case["config"], tensors)
+    (tmp_path / "bad" / "model.safetensors").unlink()
+    index: Parts = {}
+    halves = list(tensors)[: len(tensors) // 2], list(tensors)[len(tensors) // 2 :]
+    for number, names in enumerate(halves, 1):
+        file = f"model-{number}.safetensors"
+        write_safetensors(tmp_path / "bad" / file, {key: tensors[key] for key in names})
+        index |= dict.fromkeys(names, file)
+    break_it(tmp_path / "bad", index)
+    (tmp_path / "bad" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    done = invoke("quantize", tmp_path / "bad", tmp_path / "out.gguf", "-q", "F32")
+    assert (done.code, words in done.err) == (9, True), done.err
+    assert len(done.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(("kept", "code"), [("model.embed_tokens.weight", 0), ("nowhere", 9), ("model.norm.weight", 9)])
+def test_a_tensor_may_be_another_one_by_the_header_s_word(
+    kept: str, code: int, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    """Tensors that share memory are stored once, and the header's metadata says under which name."""
+    case = json.loads((ROOT / "tests" / "data" / "families" / "llama.json").read_text())
+    lost("lm_head.weight")(case)
+    write_checkpoint(tmp_path / "a", case["config"], {key: tuple(shape) for key, shape in case["tensors"].items()})
+    file = tmp_path / "a" / "model.safetensors"
+    raw = file.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = {"__metadata__": {"format": "pt", "lm_head.weight": kept}, **json.loads(raw[8 : 8 + length])}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+    done = invoke("quantize", tmp_path / "a", tmp_path / "out.gguf", "-q", "F32")
+    assert done.code == code, done.err
+    assert code == 0 or "output.weight" in done.err
+
+
 def test_an_unknown_architecture_names_its_neighbours(tmp_path: Path, invoke: Callable[..., Result]) -> None:
     case = json.loads((ROOT / "tests" / "data" / "families" / "qwen3.json").read_text())
     case["config"]["architectures"] = ["Qwen33ForCausalLM"]
@@ -86,6 +156,23 @@ def test_an_unknown_architecture_names_its_neighbours(tmp_path: Path, invoke: Ca
     done = invoke("quantize", tmp_path / "bad", tmp_path / "out.gguf")
     assert done.code == 11
     assert "Qwen3ForCausalLM" in done.err
+
+
+def test_both_forms_of_a_tied_matrix_are_one_if_they_are_equal_and_two_if_not(
+    tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    case = json.loads((ROOT / "tests" / "data" / "families" / "qwen3.json").read_text())
+    added("lm_head.weight", 320, 64)(case)
+    write_checkpoint(tmp_path / "two", case["config"], {key: tuple(shape) for key, shape in case["tensors"].items()})
+    values = {name: values_of(name, tuple(shape), "qwen3") for name, shape in case["tensors"].items()}
+    one = {**values, "lm_head.weight": values["model.embed_tokens.weight"]}
+    write_checkpoint(tmp_path / "one", case["config"], {})
+    write_tensors(tmp_path / "one" / "model.safetensors", one)
+    for name, said in (("two", True), ("one", False)):
+        done = invoke("quantize", tmp_path / name, tmp_path / f"{name}.gguf", "-q", "F32")
+        assert done.code == 0, done.err
+        assert ("both are kept" in done.err) is said
+        assert ("output.weight" in digests(read_gguf(tmp_path / f"{name}.gguf"))) is said
 
 
 def test_a_tied_model_may_store_its_matrix_under_the_heads_name(tmp_path: Path, invoke: Callable[..., Result]) -> None:
