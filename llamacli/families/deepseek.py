@@ -18,6 +18,7 @@ from llamacli.families.decoder import (
     VOCAB_SIZE,
     always,
     count,
+    partial_factor,
 )
 from llamacli.families.llama import INTERLEAVED_QK
 from llamacli.families.moe import (
@@ -30,7 +31,7 @@ from llamacli.families.moe import (
     moe_width,
 )
 from llamacli.families.transforms import rows_of, transpose
-from llamacli.formats.gguf_values import Value, boolean, f32, u32
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, u32
 from llamacli.formats.rows import Reshaped, Rows
 
 
@@ -165,3 +166,29 @@ YOUTU = DEEPSEEK2.override(
     },
     example="tencent/Youtu-LLM-2B",
 )
+
+
+def _indexers(config: Config) -> Value | None:
+    """Which blocks choose tokens themselves; the others take the choice of an earlier one."""
+    kinds = config.get("indexer_types")
+    return None if kinds is None else array(ValueType.BOOL, [kind == "full" for kind in kinds])
+
+
+GLM_DSA = DEEPSEEK2.override(
+    name="glm-dsa",
+    title="GLM-5",
+    architectures=("GlmMoeDsaForCausalLM",),
+    keys=(
+        *DEEPSEEK2.keys,
+        Key("rope.dimension_count", lambda c: u32(int(c.integer("qk_rope_head_dim") * partial_factor(c)))),
+        Key("attention.indexer.head_count", count("index_n_heads")),
+        Key("attention.indexer.key_length", count("index_head_dim")),
+        Key("attention.indexer.top_k", count("index_topk")),
+        Key("attention.indexer.types", _indexers),
+    ),
+    defaults={
+        **DEEPSEEK2.defaults, "rms_norm_eps": 1e-5, "max_position_embeddings": 202752, "first_k_dense_replace": 3,
+        "n_shared_experts": 1, "scoring_func": "sigmoid", "norm_topk_prob": True, "routed_scaling_factor": 2.5,
+    },
+    example="zai-org/GLM-5",
+)  # fmt: skip

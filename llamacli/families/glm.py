@@ -18,7 +18,6 @@ from llamacli.families.decoder import (
     partial_factor,
     partial_rope,
 )
-from llamacli.families.glm4 import HALVES_FIRST
 from llamacli.families.moe import (
     EXPERT_FF,
     EXPERT_RULES,
@@ -69,7 +68,6 @@ GLM4_MOE = Family(
         Key("nextn_predict_layers", _further),
     ),
     rules=(
-        *HALVES_FIRST,
         *EXPERT_RULES,
         Rule(r"model\.layers\.(\d+)\.(eh_proj|enorm|hnorm|embed_tokens)\.weight", rename=r"blk.\1.nextn.\2.weight"),
         Rule(r"model\.layers\.(\d+)\.shared_head\.(head|norm)\.weight", rename=r"blk.\1.nextn.shared_head_\2.weight"),

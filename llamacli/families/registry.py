@@ -15,8 +15,9 @@ from llamacli.families.bert import BERT, DISTILBERT, NOMIC_BERT, ROBERTA
 from llamacli.families.bloom import BLOOM
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
+from llamacli.families.dbrx import DBRX
 from llamacli.families.deci import DECI
-from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2, GLM4_MOE_LITE, YOUTU
+from llamacli.families.deepseek import DEEPSEEK, DEEPSEEK2, GLM4_MOE_LITE, GLM_DSA, YOUTU
 from llamacli.families.dots1 import DOTS1
 from llamacli.families.ernie import ERNIE4_5, ERNIE4_5_MOE, PADDLE_OCR
 from llamacli.families.exaone import EXAONE, EXAONE4, EXAONE_MOE
@@ -36,10 +37,12 @@ from llamacli.families.hunyuan import HUNYUAN_DENSE, HUNYUAN_MOE, HUNYUAN_VL
 from llamacli.families.internlm2 import INTERNLM2
 from llamacli.families.jais2 import JAIS2
 from llamacli.families.jamba import JAMBA
+from llamacli.families.kimi_linear import KIMI_LINEAR
 from llamacli.families.lfm2 import LFM2, LFM2_MOE
 from llamacli.families.llama import LLAMA
 from llamacli.families.llama4 import LLAMA4
 from llamacli.families.mamba import BAMBA, GRANITE_HYBRID, MAMBA1, MAMBA2
+from llamacli.families.mimo2 import MIMO2
 from llamacli.families.minicpm import MINICPM
 from llamacli.families.minicpm3 import MINICPM3
 from llamacli.families.minimax import MINIMAX_M2
@@ -162,6 +165,10 @@ FAMILIES: tuple[Family, ...] = (
     DECI,
     PADDLE_OCR,
     HUNYUAN_VL,
+    KIMI_LINEAR,
+    DBRX,
+    MIMO2,
+    GLM_DSA,
 )
 
 
