@@ -1,9 +1,10 @@
 """Compare the engine's tokenizer, as our converter sets it up, with Hugging Face's `tokenizers` on random texts.
 
-    python benchmarks/check_tokenizers.py FOLDER... [--count 10000] [--alone] [--settled] [--show 5]
+    python benchmarks/check_tokenizers.py FOLDER... [--count 10000] [--pre-tokenizers] [--alone] [--settled] [--show 5]
 
 A folder holds tokenizer.json (or tokenizer.model) and what belongs to it, and perhaps `cases.json`, texts and their ids (see
-`rebuild_tokenizers.py`). `--alone` leaves out what our runtime does
+`rebuild_tokenizers.py`). `--pre-tokenizers`
+trains one for each of the engine's cuts, under the name that our converter gives it. `--alone` leaves out what our runtime does
 around the engine, as other programs do. `--settled` leaves out combining marks and what Unicode 3.2 did not have yet: where
 libraries disagree because their tables are of different age. Exits with 1 if any text differs.
 """
@@ -90,16 +91,36 @@ def check(folder: Path, given: argparse.Namespace) -> int:
     return len(different)
 
 
+def trained_folders(room: Path) -> list[Path]:
+    """A tokenizer for each of the engine's pre-tokenizers, its merges learnt under the expression of the table."""
+    from test_pretokenizers import ROWS, trained
+
+    folders = []
+    for steps, name in ROWS:
+        document = json.loads(json.dumps(trained(steps)))
+        document["model"]["ignore_merges"] = name.ignore_merges
+        folder = room / name.pre
+        folder.mkdir(exist_ok=True)
+        (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+        kind = name.model_types[0] if name.model_types else ""
+        (folder / "config.json").write_text(json.dumps({"vocab_size": 4000, "model_type": kind}))
+        folders.append(folder)
+    return sorted(set(folders))
+
+
 def main() -> int:
     """Check all folders given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--pre-tokenizers", action="store_true")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--settled", action="store_true")
     parser.add_argument("--show", type=int, default=0)
     given = parser.parse_args()
-    found = [check(folder, given) for folder in given.folders]
+    with tempfile.TemporaryDirectory() as room:
+        folders = [*given.folders, *(trained_folders(Path(room)) if given.pre_tokenizers else ())]
+        found = [check(folder, given) for folder in folders]
     return 1 if any(found) else 0
 
 

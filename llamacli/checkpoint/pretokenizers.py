@@ -176,7 +176,7 @@ TABLE: dict[tuple[str, ...], tuple[Name, ...]] = {
         Name("refact", model_types=("gpt_refact",)),
     ),
     ("punctuation:Contiguous", GPT2_BYTES, DIGITS, "[0-9][0-9][0-9]"): (
-        Name("falcon", differs="characters such as ½ and ² next to letters"),
+        Name("falcon", differs="spaces in front of punctuation that is newer than Unicode 8"),
     ),
     ("<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", DIGIT, CHAMELEON_PUNCTUATION,
      GPT2_BYTES): (Name("chameleon", cleans_spaces=False, needs_bos=True),),

@@ -32,11 +32,20 @@ def read_tokenizer_json(document: Mapping[str, Any], rows: int, hints: Hints) ->
     if not isinstance(model, dict):
         raise CorruptFile(f"{FILE} has no model", _AGAIN)
     readers = {"BPE": _bpe, "WordPiece": _wordpiece, "Unigram": _unigram}
-    kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece" if "vocab" in model else None)
+    kind = model.get("type") or _kind(model)
     if kind not in readers:
         raise Unsupported(f"{FILE}: the engine knows no {kind!r} tokenizer")
     draft = readers[kind](document, model, rows, hints)
     return replace(draft, added=added_tokens(document), wrapping=read_wrapping(document.get("post_processor")))
+
+
+def _kind(model: Mapping[str, Any]) -> str | None:
+    """The kind of a model that does not name it, as old files do not."""
+    if "merges" in model:
+        return "BPE"
+    if "vocab" not in model:
+        return None
+    return "Unigram" if isinstance(model["vocab"], list) else "WordPiece"
 
 
 def added_tokens(document: Mapping[str, Any]) -> tuple[AddedToken, ...]:
@@ -328,6 +337,11 @@ def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int,
             lowercase = True
         elif part.get("type") == "StripAccents":
             accents = True
+        elif part.get("type") != "NFD":
+            raise Unsupported(f"{FILE}: the engine has no {part.get('type')!r} normalizer for WordPiece")
+    for part in components(document.get("pre_tokenizer"), "pretokenizers"):
+        if part.get("type") != "BertPreTokenizer":
+            raise Unsupported(f"{FILE}: the engine has no {part.get('type')!r} pre-tokenizer for WordPiece")
     tokens = tokens_by_id(model.get("vocab"), FILE, rows)
     return Draft(
         file=FILE,
@@ -348,13 +362,17 @@ def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int,
 def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
     tokens, scores = _scored_pieces(model.get("vocab"), rows)
     charsmap: bytes | None = None
-    extra_spaces = False
+    extra_spaces, form = False, ""
     for part in components(document.get("normalizer"), "normalizers"):
         kind, pattern = part.get("type"), part.get("pattern")
         if kind == "Precompiled":
             charsmap = _charsmap(part.get("precompiled_charsmap"))
         elif kind == "Replace" and pattern == {"Regex": " {2,}"}:
             extra_spaces = True
+        elif kind in ("NFC", "NFKC"):
+            form = kind
+        elif kind not in ("Strip", "Nmt"):  # what these take away stands in no text that people write
+            raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for unigram models")
     prefix = "missing"
     for part in components(document.get("pre_tokenizer"), "pretokenizers"):
         if part.get("type") == "Metaspace":
@@ -379,6 +397,7 @@ def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, h
         add_space_prefix=bool(prefix),
         remove_extra_whitespaces=extra_spaces,
         precompiled_charsmap=charsmap,
+        mends=Mends(normalizer=form),
     )
 
 

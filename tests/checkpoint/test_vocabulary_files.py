@@ -299,6 +299,47 @@ def test_a_unigram_tokenizer_gives_the_same_ids(read: Callable[..., Vocabulary],
                 assert engine.encode(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama2"])
+def test_a_model_that_does_not_name_its_kind_is_known_by_its_parts(
+    family: str, read: Callable[..., Vocabulary]
+) -> None:
+    value = document(family)
+    named = read(family)
+    del value["model"]["type"]
+    assert read(family, {"tokenizer.json": value}) == named
+
+
+def unigram(normalizer: Any = None) -> dict[str, Any]:
+    space = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"}
+    pieces = [["<unk>", 0.0], ["\u2581a", -1.0], ["b", -2.0]]
+    return {"normalizer": normalizer, "pre_tokenizer": space, "model": {"unk_id": 0, "vocab": pieces}}
+
+
+def test_a_list_of_scored_pieces_is_a_unigram_model(read: Callable[..., Vocabulary]) -> None:
+    vocabulary = read("", {"tokenizer.json": unigram({"type": "NFKC"})})
+    assert (vocabulary.model, vocabulary.tokens[:3]) == ("t5", ("<unk>", "\u2581a", "b"))
+    assert vocabulary.mends.normalizer == "NFKC"
+
+
+def bert_with(part: str, kind: str) -> dict[str, Any]:
+    return {**document("bert"), part: {"type": kind}}
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (unigram({"type": "Lowercase"}), "Lowercase"), (bert_with("normalizer", "Replace"), "Replace"),
+        (bert_with("pre_tokenizer", "Whitespace"), "Whitespace"), ({"model": {"type": "WordLevel"}}, "WordLevel"),
+        ({"model": {}}, "None"),
+    ],
+)  # fmt: skip
+def test_steps_that_the_engine_lacks_are_refused_by_name(
+    value: dict[str, Any], name: str, read: Callable[..., Vocabulary]
+) -> None:
+    with pytest.raises(Unsupported, match=name):
+        read("", {"tokenizer.json": value})
+
+
 def test_wordpiece_from_vocab_txt_equals_tokenizer_json(read: Callable[..., Vocabulary]) -> None:
     from_json = read("bert")
     vocab = document("bert")["model"]["vocab"]
