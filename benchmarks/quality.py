@@ -23,6 +23,8 @@ from llamacli.evaluate.plot import Dot, plot_svg
 from llamacli.formats.gguf_reader import read_gguf
 
 PLAIN = "Q2_K,Q3_K_S,Q3_K_M,Q3_K_L,IQ3_S,IQ3_M,IQ4_XS,IQ4_NL,Q4_0,Q4_1,Q4_K_S,Q4_K_M,Q5_0,Q5_1,Q5_K_S,Q5_K_M,Q6_K,Q8_0"
+SIDE_BY_SIDE = 4
+"""Files that are measured at once."""
 WEIGHTED = "IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,IQ3_XXS,IQ3_XS,Q2_K_S," + PLAIN
 
 
@@ -106,13 +108,21 @@ def promised(checkpoint: str, target: Path, bits: str, *more: object) -> bool:
 
 
 def measured(options: argparse.Namespace, place: Path, source: Path) -> dict[tuple[str, str], dict]:
-    """Figures by maker and type."""
-    paths = sorted(place.glob("*/*.gguf"))
-    out = llamacli(
-        "evaluate", *paths, options.text, "--against", source, "--chunks", options.chunks, "--json",
-        "-t", options.threads, "--quiet",
-    )  # fmt: skip
-    return {(Path(one["model"]).parent.name, Path(one["model"]).stem): one for one in json.loads(out)}
+    """Figures by maker and type; those of files that have not changed since are taken from an earlier run's."""
+    notes = place / "figures.json"
+    known: dict[str, dict] = json.loads(notes.read_text()) if notes.exists() else {}
+    keys = {path: f"{path.parent.name}/{path.name} {path.stat().st_mtime_ns} {options.chunks} {options.text}"
+            for path in sorted(place.glob("*/*.gguf"))}  # fmt: skip
+    missing = [path for path, key in keys.items() if key not in known]
+    for start in range(0, len(missing), SIDE_BY_SIDE):
+        paths = missing[start : start + SIDE_BY_SIDE]
+        out = llamacli(
+            "evaluate", *paths, options.text, "--against", source, "--chunks", options.chunks, "--json",
+            "-t", options.threads, "--quiet",
+        )  # fmt: skip
+        known.update({keys[Path(one["model"])]: one for one in json.loads(out)})
+        notes.write_text(json.dumps(known))
+    return {(path.parent.name, path.stem): known[key] for path, key in keys.items()}
 
 
 def table(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:

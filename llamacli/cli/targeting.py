@@ -185,14 +185,14 @@ class Targeting:
         return {**estimated, **self._tried(errors, bits)}
 
     def _tried(self, errors: Errors, bits: float) -> dict[str, float]:
-        from llamacli.evaluate.sensitivity import Sensitivity, grouped, probes_worth, windows_worth
+        from llamacli.evaluate.sensitivity import MOST_WINDOWS, Sensitivity, grouped, probes_worth, windows_worth
         from llamacli.evaluate.windows import cut_text
         from llamacli.quantize.target import probe_type
         from llamacli.runtime.engine import EngineSettings
         from llamacli.runtime.llama import open_engine
 
         groups = grouped(list(errors), probes_worth(self.model.weights))
-        windows = windows_worth(self.model.weights, len(groups), 8)
+        windows = windows_worth(self.model.weights, len(groups), MOST_WINDOWS)
         settings = EngineSettings(ctx_size=WINDOW, threads=self.threads, mmap=False)
         found: dict[str, float] = {}
         with (

@@ -94,7 +94,7 @@ class Sensitivity:
 
 def windows_worth(weights: int, probes: int, available: int) -> int:
     """How many windows to try every probe on: more for small models, where each costs little."""
-    return max(1, min(available, 8, _WORK // max(1, weights * probes * 512)))
+    return max(1, min(available, MOST_WINDOWS, _WORK // max(1, weights * probes * 512)))
 
 
 def probes_worth(weights: int) -> int:
@@ -102,9 +102,11 @@ def probes_worth(weights: int) -> int:
     return max(FEWEST_PROBES, min(MOST_PROBES, _WORK // (512 * weights)))
 
 
-_WORK = 4 * 10**13
+_WORK = 2 * 10**13
 """Weights times tokens: three or four minutes on two cores."""
 FEWEST_PROBES, MOST_PROBES = 24, 128
+MOST_WINDOWS = 4
+"""Enough to know a tensor's share to a few per cent; its errors in two types differ by far more."""
 
 
 def grouped(names: Sequence[str], most: int) -> list[list[str]]:

@@ -63,7 +63,7 @@ def test_neighbouring_blocks_are_tried_together_where_there_are_many() -> None:
 
 
 def test_small_models_are_tried_on_more_text() -> None:
-    assert windows_worth(7_000_000, 44, 100) == 8
+    assert windows_worth(7_000_000, 44, 100) == 4
     assert windows_worth(7_000_000, 44, 3) == 3
     assert windows_worth(8_000_000_000, 128, 100) == 1
     assert probes_worth(7_000_000) == 128
