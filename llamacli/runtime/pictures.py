@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llamacli.errors import CorruptFile, EngineError, LlamacliError, Unsupported, UsageError
+from llamacli.errors import EngineError, Unsupported, UsageError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
-from llamacli.formats.tensor_types import F32
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import FLASH_ATTENTION
 from llamacli.runtime.known_text import known_text
 from llamacli.runtime.messages import Prompt, Span
 from llamacli.runtime.picture_file import check_picture
+from llamacli.runtime.projector_check import check_projector
 
 _TEXT, _IMAGE = 0, 1
 """The engine's kinds of chunks."""
@@ -180,36 +180,6 @@ class Pictures:
         if self._context:
             self._lib.mtmd_free(self._context)
             self._context = None
-
-
-def check_projector(gguf: GGUF) -> None:
-    """Raise Unsupported if a file is no projector for pictures, CorruptFile for what would end the process."""
-    name = gguf.path.name
-    if gguf.architecture != "clip":
-        raise Unsupported(
-            f"{name} is no projector", "a projector's name has mmproj in it, and it stands beside the model"
-        )
-    if gguf.get("clip.has_vision_encoder") is not True:
-        raise Unsupported(f"{name} reads no pictures")
-
-    def number(key: str, least: int, most: int) -> int:
-        value = gguf.get(f"clip.vision.{key}")
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise _corrupt(name, f"clip.vision.{key} is {value!r}")
-        return value
-
-    width, heads = number("embedding_length", 1, 1 << 16), number("attention.head_count", 1, 1 << 12)
-    image, patch = number("image_size", 1, 1 << 13), number("patch_size", 1, 1 << 10)
-    number("block_count", 0, 512)
-    if width % heads or image < patch:
-        raise _corrupt(name, "its sizes do not go with one another")
-    for tensor in gguf.tensors:
-        if len(tensor.shape) == 1 and tensor.type is not F32:
-            raise _corrupt(name, f"{tensor.name} is {tensor.type.name}, not F32")
-
-
-def _corrupt(name: str, what: str) -> LlamacliError:
-    return CorruptFile(f"{name} is damaged: {what}", "download it again")
 
 
 def projector_beside(model: Path) -> Path | None:
