@@ -19,13 +19,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bars import put
+
 from llamacli.evaluate.plot import Dot, plot_svg
 from llamacli.formats.gguf_reader import read_gguf
 
 PLAIN = "Q2_K,Q3_K_S,Q3_K_M,Q3_K_L,IQ3_S,IQ3_M,IQ4_XS,IQ4_NL,Q4_0,Q4_1,Q4_K_S,Q4_K_M,Q5_0,Q5_1,Q5_K_S,Q5_K_M,Q6_K,Q8_0"
 SIDE_BY_SIDE = 4
 """Files that are measured at once."""
-WEIGHTED = "IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,IQ3_XXS,IQ3_XS,Q2_K_S," + PLAIN
+WEIGHTED = "IQ1_S,IQ1_M,IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,IQ3_XXS,IQ3_XS,Q2_K_S," + PLAIN
 
 
 def main() -> None:
@@ -38,7 +40,11 @@ def main() -> None:
             llamacli("quantize", options.checkpoint, source, "-q", "BF16", "--quiet")
         lines = []
         for weighted in (False, True) if options.calibrate else (False,):
-            lines += compare(options, place / ("weighted" if weighted else "plain"), source, weighted=weighted)
+            name = "weighted" if weighted else "plain"
+            found = compare(options, place / name, source, weighted=weighted)
+            if options.page:
+                put(Path(options.page), f"quality {name}", "\n".join(found[2:]))
+            lines += found
     report = "\n".join(lines) + "\n"
     print(report)
     if options.out:
@@ -58,6 +64,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", default="")
     parser.add_argument("--plot", default="")
     parser.add_argument(
+        "--page", default="", help="put the tables between its marks `quality plain` and `quality weighted`"
+    )
+    parser.add_argument(
         "--keep", default="", metavar="FOLDER", help="keep the files there, and use those that are there"
     )
     return parser.parse_args()
@@ -68,6 +77,7 @@ def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted:
     for name in ("llamacli", "llama.cpp", "target"):
         (place / name).mkdir(parents=True, exist_ok=True)
     types = (options.types or (WEIGHTED if weighted else PLAIN)).split(",")
+    types = [kind for kind in types if weighted or kind in PLAIN.split(",")]  # the others need a matrix
     matrix = place / "matrix.gguf"
     if weighted and not matrix.exists():
         llamacli("imatrix", source, options.calibrate, "-o", matrix, "-t", options.threads, "--quiet")

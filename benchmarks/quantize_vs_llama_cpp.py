@@ -2,18 +2,20 @@
 
     python benchmarks/quantize_vs_llama_cpp.py CHECKPOINT --convert CMD --llama-quantize CMD
         [--types Q4_K_M,Q6_K] [--imatrix FILE] [--kernel auto|ggml] [--rounds 3] [--threads 2] [--scratch FOLDER]
-        [--page docs/quantizing.md] [--plot docs/quantizing-models.svg]
+        [--keep FILE] [--page docs/quantizing.md] [--plot docs/quantizing-models.svg]
 
 A type written as Q4_K_M+ is made with the importance matrix FILE, which both programs are given. CMD are the peer's
 programs, built at the commit that the bindings run. Wall time and peak memory are the operating system's for the whole
 process; bytes written are the sizes of all files left behind. The converter's step is timed once per round and counted
 for every type, as a user who wants one type pays it. Prints a Markdown table of medians and the ratio round by round;
-with --page it replaces the one between that page's marks `models`.
+with --page it replaces the one between that page's marks `models`. With --keep, rounds are added to those in FILE and the
+table is of all.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -64,10 +66,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--page", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    found = rounds(arguments)
+    found = kept(arguments.keep)
+    for kind, runs in rounds(arguments, warm=not found).items():
+        found.setdefault(kind, []).extend(runs)
+    if arguments.keep:
+        plain = {kind: [[*map(vars, runs[:3]), *runs[3:]] for runs in every] for kind, every in found.items()}
+        arguments.keep.write_text(json.dumps(plain), encoding="utf-8")
     table = markdown(found)
     print(f"\n{table}")
     if arguments.page:
@@ -81,8 +89,19 @@ def main() -> None:
         arguments.plot.write_text(picture, encoding="utf-8")
 
 
-def rounds(arguments: argparse.Namespace) -> dict[str, list[Round]]:
-    """All runs, by type."""
+def kept(path: Path | None) -> dict[str, list[Round]]:
+    """The rounds of earlier calls."""
+    if path is None or not path.exists():
+        return {}
+    every = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        kind: [(Run(**first), Run(**second), Run(**third), *written) for first, second, third, *written in runs]
+        for kind, runs in every.items()
+    }
+
+
+def rounds(arguments: argparse.Namespace, *, warm: bool) -> dict[str, list[Round]]:
+    """All runs, by type; with `warm`, one of ours before them."""
     llamacli = str(Path(sys.executable).with_name("llamacli"))
     kinds = arguments.types.split(",")
     found: dict[str, list[Round]] = {kind: [] for kind in kinds}
@@ -96,10 +115,9 @@ def rounds(arguments: argparse.Namespace) -> dict[str, list[Round]]:
                 "--kernel", arguments.kernel, "-t", str(arguments.threads), *matrix(kind, arguments.imatrix),
             ]  # fmt: skip
 
-        first = timed(mine(kinds[0]))
-        print(f"first run of ours (page cache and kernel cache as they were): {first.seconds:.1f} s")
-        for kind in kinds[1:]:  # compile what this one needs
-            timed(mine(kind))
+        for kind in kinds if warm else ():
+            first = timed(mine(kind))
+            print(f"first run of ours, {kind} (page cache and kernel cache as they were): {first.seconds:.1f} s")
         for number in range(arguments.rounds):
             between.unlink(missing_ok=True)
             converting = timed(
