@@ -8,8 +8,8 @@ A type written as Q4_K_M+ is made with the importance matrix FILE, which both pr
 programs, built at the commit that the bindings run. Wall time and peak memory are the operating system's for the whole
 process; bytes written are the sizes of all files left behind. The converter's step is timed once per round and counted
 for every type, as a user who wants one type pays it. Prints a Markdown table of medians and the ratio round by round;
-with --page it replaces the one between that page's marks `models`. With --keep, rounds are added to those in FILE and the
-table is of all.
+the last column compares processor time, which other work on the machine disturbs less. With --page the table replaces
+the one between that page's marks `models`; with --keep, rounds are added to those in FILE and the table is of all.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     found = kept(arguments.keep)
-    for kind, runs in rounds(arguments, warm=not found).items():
+    for kind, runs in rounds(arguments, warmed=set(found)).items():
         found.setdefault(kind, []).extend(runs)
     if arguments.keep:
         plain = {kind: [[*map(vars, runs[:3]), *runs[3:]] for runs in every] for kind, every in found.items()}
@@ -100,8 +100,8 @@ def kept(path: Path | None) -> dict[str, list[Round]]:
     }
 
 
-def rounds(arguments: argparse.Namespace, *, warm: bool) -> dict[str, list[Round]]:
-    """All runs, by type; with `warm`, one of ours before them."""
+def rounds(arguments: argparse.Namespace, *, warmed: set[str]) -> dict[str, list[Round]]:
+    """All runs, by type; before them one of ours of each type that is not `warmed`."""
     llamacli = str(Path(sys.executable).with_name("llamacli"))
     kinds = arguments.types.split(",")
     found: dict[str, list[Round]] = {kind: [] for kind in kinds}
@@ -115,7 +115,7 @@ def rounds(arguments: argparse.Namespace, *, warm: bool) -> dict[str, list[Round
                 "--kernel", arguments.kernel, "-t", str(arguments.threads), *matrix(kind, arguments.imatrix),
             ]  # fmt: skip
 
-        for kind in kinds if warm else ():
+        for kind in [kind for kind in kinds if kind not in warmed]:
             first = timed(mine(kind))
             print(f"first run of ours, {kind} (page cache and kernel cache as they were): {first.seconds:.1f} s")
         for number in range(arguments.rounds):
@@ -133,7 +133,8 @@ def rounds(arguments: argparse.Namespace, *, warm: bool) -> dict[str, list[Round
                 written = between.stat().st_size + theirs.stat().st_size
                 found[kind].append((converting, peer, our, written, ours.stat().st_size))
                 print(f"round {number + 1} {kind}: {converting.seconds:.1f} + {peer.seconds:.1f} s, ours {our.seconds:.1f} s "
-                      f"({our.cpu_seconds:.1f} s of processor)", flush=True)  # fmt: skip
+                      f"(of processor {converting.cpu_seconds:.1f} + {peer.cpu_seconds:.1f}, {our.cpu_seconds:.1f} s)",
+                      flush=True)  # fmt: skip
     return found
 
 
@@ -157,16 +158,18 @@ def median(values: Iterable[float | Run]) -> float:
 def markdown(found: dict[str, list[Round]]) -> str:
     """The table of medians."""
     lines = [
-        "| type | convert + llama-quantize | peak | written | ours | peak | written | ours / theirs (rounds) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| type | convert + llama-quantize | peak | written | ours | peak | written | ratio (rounds) | of processor time |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, runs in found.items():
         ratios = [our.seconds / two for (_, _, our, *_), two in zip(runs, both(runs), strict=True)]
+        busy = median(our.cpu_seconds / (one.cpu_seconds + two.cpu_seconds) for one, two, our, *_ in runs)
         peak = max(max(converting.peak_bytes, peer.peak_bytes) for converting, peer, *_ in runs)
         lines.append(
             f"| {shown(kind)} | {median(both(runs)):.1f} s | {peak / 1e9:.2f} GB | {runs[0][3] / 1e9:.2f} GB "
             f"| {median(our for _, _, our, *_ in runs):.1f} s | {max(our.peak_bytes for _, _, our, *_ in runs) / 1e9:.2f} GB "
-            f"| {runs[0][4] / 1e9:.2f} GB | {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)}) |"
+            f"| {runs[0][4] / 1e9:.2f} GB | {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)}) "
+            f"| {busy:.3f} |"
         )
     return "\n".join(lines)
 

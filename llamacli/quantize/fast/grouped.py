@@ -155,11 +155,13 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
             _, n, q, p = chosen
             store(tile, SCALE_CODE + j * LANES, n)
             squares, moment = fma(n * n, q, squares), fma(n, p, moment)
-        return solved(squares, moment, scale)
+        return solved(squares, moment, scale, 1.0)
 
     @inner
-    def choose(tile: Memory, words: Memory, parts: int, count: int, near: Memory, scale: Floats) -> Ints:
-        """Fill INDEX for the given scale; the scale that suits the chosen groups best."""
+    def choose(
+        tile: Memory, words: Memory, parts: int, count: int, near: Memory, scale: Floats, stretch: float
+    ) -> Ints:
+        """Fill INDEX for the given scale; the scale that suits the chosen groups best, times `stretch`."""
         squares, moment = floats(0), floats(0)
         for j in range(parts):
             code = load(tile, SCALE_CODE + j * LANES)
@@ -170,7 +172,7 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
                 store_ints(words, (INDEX + i // group) * LANES, shift_right(packed, 16))
                 q, p = group_sums(tile, i, packed, q, p)
             squares, moment = fma(code * code, q, squares), fma(code, p, moment)
-        return solved(squares, moment, scale)
+        return solved(squares, moment, scale, stretch)
 
     @inner
     def super_block(
@@ -189,16 +191,16 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
             store(tile, SCALE_CODE + j * LANES, odd)
         for _ in range(search.rounds):
             half = refine(tile, parts, count, near, from_half(half))
-        return choose(tile, words, parts, count, near, from_half(half))
+        return choose(tile, words, parts, count, near, from_half(half), search.stretch)
 
     return Searches(super_block)
 
 
 @inner
-def solved(squares: Floats, moment: Floats, scale: Floats) -> Ints:
-    """The block's scale by least squares where there is anything to fit; as binary16."""
+def solved(squares: Floats, moment: Floats, scale: Floats, stretch: float) -> Ints:
+    """`stretch` times the block's scale by least squares, where there is anything to fit; as binary16."""
     known = (squares > floats(0)) & (moment > floats(0))
-    return to_half(where(known, moment / where(known, squares, floats(1)), scale))
+    return to_half(where(known, moment / where(known, squares, floats(1)) * floats(stretch), scale))
 
 
 @inner

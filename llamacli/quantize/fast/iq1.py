@@ -208,7 +208,7 @@ def super_block(tile: Memory, words: Memory, variant: int, nearest: Memory, near
         inverse = reciprocal(from_half(half) * code)
         q, p = place_groups(tile, words, j * count, count, variant, inverse, near, NEIGHBOURS)
         squares, moment = fma(code * code, q, squares), fma(code, p, moment)
-    return solved(squares, moment, from_half(half))
+    return solved(squares, moment, from_half(half), search.stretch)
 
 
 @inner
@@ -227,7 +227,7 @@ def refine(tile: Memory, words: Memory, variant: int, parts: int, near: Memory, 
         _, n, q, p = chosen
         store(tile, SCALE_CODE + j * LANES, n)
         squares, moment = fma(n * n, q, squares), fma(n, p, moment)
-    return solved(squares, moment, scale)
+    return solved(squares, moment, scale, 1.0)
 
 
 @entry

@@ -34,6 +34,11 @@ class Method:
     """Whether the type is too coarse to be made without importance."""
 
 
+def only_weighted(entry: Any, variant: int, how: Search, book: str) -> Method:
+    """A type that needs an importance."""
+    return Method(entry, variant, how, how, book, always_weighted=True)
+
+
 def offsets(first: float, step: float, count: int) -> NDArray[np.float32]:
     """`count` evenly spaced candidates."""
     return np.asarray([first + step * k for k in range(count)], np.float32)
@@ -45,10 +50,16 @@ def sweeps(*parts: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def search(
-    grid: NDArray[np.float32], *, step: float = 0.02, steps: int = 1, rounds: int = 1, flatness: float = 0.0
+    grid: NDArray[np.float32],
+    *,
+    step: float = 0.02,
+    steps: int = 1,
+    rounds: int = 1,
+    flatness: float = 0.0,
+    stretch: float = 1.0,
 ) -> Search:
     """A search; by default with one local step and one joint refinement."""
-    return Search(grid, step, steps, rounds, flatness)
+    return Search(grid, step, steps, rounds, flatness, stretch)
 
 
 def both_signs(high: float, spread: float, other: Iterable[float]) -> NDArray[np.float32]:
@@ -63,18 +74,20 @@ TWO_BITS = offsets(4.0, 0.375, 15)
 ONE_BIT = offsets(0.7, 0.1, 12)
 
 # Grids and flatness were chosen by weighted error and by KL divergence against the unquantized model on trained models.
+# With one or two bits the scale of least error makes a model's weights too small, for what is rounded to the nearest of so
+# few levels loses size: such types are stretched until the divergence, though not the error, is least.
 METHODS: dict[str, Method] = {
     "Q4_K": Method(
         quantize_q4k_q5k,
         0,
-        search(sweeps(offsets(-1.6, 0.3, 12), offsets(-0.4, 0.4, 3)), steps=2, flatness=4.0),
+        search(sweeps(offsets(-1.6, 0.3, 12), offsets(-0.4, 0.4, 3)), steps=2),
         search(sweeps(offsets(-3.0, 0.35, 18), offsets(-0.6, 0.3, 6))),
     ),
     "Q5_K": Method(quantize_q4k_q5k, 1, search(offsets(-1.6, 0.3, 12)), search(offsets(-1.6, 0.3, 12))),
     "Q3_K": Method(
         quantize_q3k_q6k,
         1,
-        search(both_signs(4, 1.2, (3.25, 3.65, 4.05)), step=0.04, flatness=2.0),
+        search(both_signs(4, 1.2, (3.25, 3.65, 4.05)), step=0.04, flatness=1.0),
         search(both_signs(4, 1.6, (2.45, 2.75, 3.05, 3.35, 3.65, 3.95)), step=0.04, rounds=3),
     ),
     "Q6_K": Method(
@@ -122,10 +135,12 @@ METHODS: dict[str, Method] = {
     "Q5_1": Method(quantize_q41_q51, 1, search(offsets(-1.6, 0.3, 12), flatness=2.0), search(offsets(-3.0, 0.5, 15))),
     "Q8_0": Method(quantize_q80, 0, search(offsets(0, 1, 3)), search(offsets(0, 1, 3))),
     "IQ3_S": Method(quantize_iq3s, 0, search(THREE_BITS, flatness=1.5), search(THREE_BITS), "IQ3_S"),
-    "IQ3_XXS": Method(quantize_iq3xxs, 0, search(THREE_BITS, flatness=1.0), search(THREE_BITS), "IQ3_XXS"),
-    "IQ2_S": Method(quantize_iq2, 2, search(TWO_BITS, flatness=0.5), search(TWO_BITS), "IQ2_S"),
-    "IQ2_XS": Method(quantize_iq2, 1, search(TWO_BITS), search(TWO_BITS), "IQ2_XS", always_weighted=True),
-    "IQ2_XXS": Method(quantize_iq2, 0, search(TWO_BITS), search(TWO_BITS), "IQ2_XXS", always_weighted=True),
-    "IQ1_S": Method(quantize_iq1, 0, search(ONE_BIT), search(ONE_BIT), "IQ1_S", always_weighted=True),
-    "IQ1_M": Method(quantize_iq1, 1, search(ONE_BIT), search(ONE_BIT), "IQ1_S", always_weighted=True),
+    "IQ3_XXS": Method(
+        quantize_iq3xxs, 0, search(THREE_BITS, flatness=1.0), search(THREE_BITS, stretch=1.015), "IQ3_XXS"
+    ),
+    "IQ2_S": Method(quantize_iq2, 2, search(TWO_BITS, flatness=0.5), search(TWO_BITS, stretch=1.03), "IQ2_S"),
+    "IQ2_XS": only_weighted(quantize_iq2, 1, search(TWO_BITS, stretch=1.025), "IQ2_XS"),
+    "IQ2_XXS": only_weighted(quantize_iq2, 0, search(TWO_BITS, stretch=1.04), "IQ2_XXS"),
+    "IQ1_S": only_weighted(quantize_iq1, 0, search(ONE_BIT, stretch=1.08), "IQ1_S"),
+    "IQ1_M": only_weighted(quantize_iq1, 1, search(ONE_BIT, stretch=1.1), "IQ1_S"),
 }

@@ -114,6 +114,8 @@ class Search(NamedTuple):
     """Times that all scales of a block are refined together."""
     flatness: float
     """Without importance: how far the errors' weights are drawn from ggml's towards equal ones."""
+    stretch: float
+    """Codebook types: by how much more than least squares says the block's scale is."""
 
 
 @inner
