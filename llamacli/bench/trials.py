@@ -178,6 +178,7 @@ class _Bench:
             type_k=settings.cache_type_k,
             type_v=settings.cache_type_v,
             ubatch=settings.ubatch,
+            outputs=settings.ubatch,
         )
         return need.cache + need.compute
 

@@ -62,7 +62,7 @@ class Fit:
 
     context: int
     beside: int
-    """KV cache and compute buffers; the same for all quantizations of a model."""
+    """KV cache, compute buffers and the program; the same for all quantizations of a model."""
     room: Room
     mode: Mode = "auto"
 
@@ -113,7 +113,7 @@ def fit_of(path: Path, context: int, mode: Mode) -> Fit:
     gguf = read_gguf(path)
     trained = int(gguf.get("{arch}.context_length", 0) or 0)
     need = need_of(path, gguf, context or min(USUAL_CONTEXT, trained or USUAL_CONTEXT))
-    return Fit(need.context, need.cache + need.compute, room(), mode)
+    return Fit(need.context, need.beside, room(), mode)
 
 
 def fit_of_repo(hub: Hub, repo: RemoteRepo, offered: Sequence[Variant], context: int, mode: Mode) -> Fit | None:

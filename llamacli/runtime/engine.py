@@ -8,6 +8,10 @@ from typing import Protocol
 
 from llamacli.runtime.messages import Piece, Prompt, Sampling
 
+PROMPT_STEP = 128
+"""Tokens of a prompt that a processor takes at a time; more at once is no faster there, and a prompt's beginning can be
+reused up to a multiple of it."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:

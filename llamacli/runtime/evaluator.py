@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import DoesNotFit, EngineError, UsageError
 from llamacli.runtime.bindings import failure_hint, has_gpu
-from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.engine import PROMPT_STEP, EngineSettings
 from llamacli.runtime.interrupts import Held
 from llamacli.runtime.pace import Pace
 
@@ -26,9 +26,8 @@ CACHE_TYPES = {
 }  # fmt: skip
 """ggml's numbers of the types that a KV cache may have; others abort the process."""
 
-PROMPT_STEP = 128
-"""Tokens of a prompt that a processor takes at a time; more at once is no faster there, and a prompt's beginning can be
-reused up to a multiple of it."""
+ROWS = 8
+"""Tokens of an answer that are evaluated together at most, with the logits after each."""
 
 ABORTED, FULL = 2, 1
 """Results of `llama_decode` that are not failures."""
@@ -37,6 +36,12 @@ ABORTED, FULL = 2, 1
 def whole_cells(tokens: int) -> int:
     """`tokens` rounded up to what the engine allots."""
     return max(CELLS, -(-tokens // CELLS) * CELLS)
+
+
+def prompt_step(batch: int, ubatch: int, gpu_layers: int | None) -> int:
+    """Tokens of a prompt that are computed at a time."""
+    step = min(ubatch, batch)
+    return min(step, PROMPT_STEP) if gpu_layers == 0 or not has_gpu() else step
 
 
 class Stopped(EngineError):
@@ -60,9 +65,7 @@ class Evaluator:
         self.pictures: Pictures | None = None
         """What the negative numbers among tokens are."""
         self._extra = 0
-        self.step_size = min(settings.ubatch, settings.batch)
-        if settings.gpu_layers == 0 or not has_gpu():
-            self.step_size = min(self.step_size, PROMPT_STEP)
+        self.step_size = prompt_step(settings.batch, settings.ubatch, settings.gpu_layers)
         self.drops_tail = not (library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model))
         """Whether tokens can be taken off the end of the cache; a recurrent state cannot go back."""
         self.window = int(library.llama_model_n_swa(model))
@@ -123,6 +126,8 @@ class Evaluator:
         parameters.n_batch = max(s.batch, self.step_size)
         parameters.n_ubatch = self.step_size
         parameters.n_seq_max = s.sequences
+        if not s.embeddings:  # no room for the logits of a whole batch of prompt, of which only the last are asked for
+            parameters.n_outputs_max = max(s.sequences, ROWS)
         parameters.n_threads, parameters.n_threads_batch = self._threads
         parameters.flash_attn_type = FLASH_ATTENTION[s.flash_attn]
         parameters.type_k = CACHE_TYPES[s.cache_type_k]
@@ -369,7 +374,8 @@ class Evaluator:
         return -1
 
     def step_all(self, tokens: Sequence[int]) -> None:
-        """Evaluate a few tokens in one batch, with the logits after each. Raises EngineError."""
+        """Evaluate at most `ROWS` tokens in one batch, with the logits after each. Raises EngineError."""
+        assert len(tokens) <= ROWS, "the engine would end the process"
         result = self._decode_placed(tokens, every=True)
         if result:
             self._resynchronize(tokens)

@@ -1,5 +1,9 @@
 """How much memory a model needs here: estimated from its header alone, or exactly, asked of the engine.
 
+What is meant is what the process holds at its peak while it reads a prompt that fills the context and answers: every
+weight once (from the mapped file, or in the layout that the engine has made of it), the cache, the buffers to compute
+in, and the program itself with its vocabulary. `benchmarks/check_fit.py` measures it.
+
 The estimate reads nothing but metadata and needs no engine, so `list`, `show` and `download` can afford it. The exact
 figures come from loading the header with `no_alloc`: the engine then lays out everything and allocates nothing.
 """
@@ -12,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.errors import EngineError
-from llamacli.formats.gguf_reader import GGUF
+from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.formats.tensor_types import BY_NAME
 from llamacli.runtime.cache_size import cache_bytes
+from llamacli.runtime.engine import PROMPT_STEP
 from llamacli.runtime.tiles import model_parameters
 
 MARGIN = 0.10
@@ -25,6 +30,12 @@ STEP = 256
 
 LONGEST_ASKED = 1 << 18
 """Tokens of context up to which the engine is asked: it keeps a record of each token even without allocating."""
+
+PROGRAM, EACH_TOKEN = 41 << 20, 425
+"""Bytes of the program with the engine's code and its notes, and for each token of the vocabulary (text, hashes, merges)."""
+
+COPIED = ("Q4_0", "Q4_K", "IQ4_NL")
+"""Types that the engine lays out anew for the vectors of any processor."""
 
 _MIB = 1024 * 1024
 
@@ -37,21 +48,38 @@ class Need:
     weights: int
     cache: int
     compute: int
+    program: int = 0
+
+    @property
+    def beside(self) -> int:
+        """All but the weights: the same for every quantization of a model."""
+        return self.cache + self.compute + self.program
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.cache + self.compute
+        return self.weights + self.beside
 
 
 def estimate(
-    gguf: GGUF, context: int, *, type_k: str = "f16", type_v: str = "f16", ubatch: int = 512, swa_full: bool = True
+    gguf: GGUF,
+    context: int,
+    *,
+    type_k: str = "f16",
+    type_v: str = "f16",
+    ubatch: int = PROMPT_STEP,
+    swa_full: bool = True,
+    outputs: int = 1,
 ) -> Need:
-    """The need, from the header alone: weights to the byte, cache of attention layers, buffers within about 10 %."""
+    """The need, from the header alone: weights to the byte, cache of attention layers, buffers within about 10 %.
+
+    `outputs` are the tokens of a batch whose logits are wanted at once.
+    """
     context = rounded(context)
     weights = sum(tensor.size_bytes for tensor in gguf.tensors)
     cache = cache_bytes(gguf, context, BY_NAME[type_k.upper()], BY_NAME[type_v.upper()], ubatch, swa_full)
-    return Need(context, weights, cache, _compute(gguf, context, ubatch))
+    compute = _compute(gguf, context, ubatch, min(outputs, ubatch, context))
+    return Need(context, weights, cache, compute, _program(gguf))
 
 
 def memory_needed(
@@ -63,10 +91,10 @@ def memory_needed(
     batch: int = 2048,
     ubatch: int = 512,
     flash_attn: str = "auto",
-    gpu_layers: int = -1,
+    gpu_layers: int | None = None,
     swa_full: bool = True,
 ) -> Need:
-    """What the engine itself says that it would allocate. Raises EngineError if it cannot use the file.
+    """What the engine itself says that it would allocate for a chat. Raises EngineError if it cannot use the file.
 
     The file must have passed `check_safe`. Beyond `LONGEST_ASKED` tokens the need grows on in a straight line.
     """
@@ -82,7 +110,8 @@ def extended(small: Need, large: Need, context: int) -> Need:
     """The need at `context`, on the straight line through two others."""
     steps = (context - large.context) / (large.context - small.context)
     cache = large.cache + round((large.cache - small.cache) * steps)
-    return Need(context, large.weights, cache, large.compute + round((large.compute - small.compute) * steps))
+    compute = large.compute + round((large.compute - small.compute) * steps)
+    return Need(context, large.weights, cache, compute, large.program)
 
 
 def _asked(
@@ -93,18 +122,19 @@ def _asked(
     batch: int,
     ubatch: int,
     flash_attn: str,
-    gpu_layers: int,
+    gpu_layers: int | None,
     swa_full: bool,
 ) -> Need:
     from llamacli.runtime import bindings
-    from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION
+    from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, ROWS, prompt_step
 
     lib = bindings.load()
     model_params = model_parameters()
-    model_params.no_alloc, model_params.n_gpu_layers = True, gpu_layers
+    model_params.no_alloc, model_params.n_gpu_layers = True, -1 if gpu_layers is None else gpu_layers
     model_params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: a map would count the file
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = context, batch, ubatch
+    params.n_ctx, params.n_batch, params.n_ubatch = context, batch, prompt_step(batch, ubatch, gpu_layers)
+    params.n_outputs_max = ROWS
     params.type_k, params.type_v = CACHE_TYPES[type_k], CACHE_TYPES[type_v]
     params.flash_attn_type, params.swa_full = FLASH_ATTENTION[flash_attn], swa_full
     lines: list[str] = []
@@ -112,6 +142,7 @@ def _asked(
         model = lib.llama_model_load_from_file(str(path).encode(), model_params)
         made = lib.llama_init_from_model(model, params) if model else None
         weights = int(lib.llama_model_size(model)) if model else 0
+        words = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))) if model else 0
         if made:
             lib.llama_free(made)
         if model:
@@ -119,7 +150,7 @@ def _asked(
     if not made:
         raise EngineError(f"the engine cannot lay out {path.name}", bindings.failure_hint())
     cache, compute = logged_sizes(lines)
-    return Need(context, weights, cache, compute)
+    return Need(context, weights + _held_twice(path, lines), cache, compute, PROGRAM + EACH_TOKEN * words)
 
 
 def logged_sizes(lines: Sequence[str]) -> tuple[int, int]:
@@ -167,13 +198,28 @@ def rounded(context: int) -> int:
     return -(-context // STEP) * STEP
 
 
-def _compute(gguf: GGUF, context: int, ubatch: int) -> int:
-    """Activations of one micro-batch: its logits or its widest layer, its embeddings twice, its attention mask."""
+def _held_twice(path: Path, lines: Sequence[str]) -> int:
+    """Bytes of token embeddings that are the output's weights too: read by rows, and as a matrix in another layout."""
+    if not any("CPU_REPACK model buffer" in line for line in lines):
+        return 0
+    tensors = {tensor.name: tensor for tensor in read_gguf(path, arrays="skip").tensors}
+    embeddings = tensors.get("token_embd.weight")
+    tied = embeddings is not None and "output.weight" not in tensors
+    return embeddings.size_bytes if tied and embeddings and embeddings.type.name in COPIED else 0
+
+
+def _program(gguf: GGUF) -> int:
+    return PROGRAM + EACH_TOKEN * vocabulary_size(gguf)
+
+
+def _compute(gguf: GGUF, context: int, ubatch: int, outputs: int) -> int:
+    """Activations of one micro-batch: its widest layer, its embeddings twice, its attention mask; and the logits."""
     width = int(gguf.get("{arch}.embedding_length", 0))
     wide = gguf.get("{arch}.feed_forward_length", 0)
     feed = max(wide, default=0) if isinstance(wide, tuple) else int(wide)
     rows = min(ubatch, context)
-    return rows * (4 * max(vocabulary_size(gguf), 2 * feed) + 8 * width + 2 * context)
+    logits = 4 * outputs * vocabulary_size(gguf)
+    return max(rows * 8 * feed, logits) + rows * (8 * width + 2 * context) + 4 * vocabulary_size(gguf)
 
 
 def vocabulary_size(gguf: GGUF) -> int:

@@ -31,6 +31,7 @@ from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
 from llamacli.runtime.context_limit import context_limit
+from llamacli.runtime.copied_weights import CopiedWeights
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
 from llamacli.runtime.interrupts import Held
@@ -408,9 +409,9 @@ def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: O
         parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
     callback = library.llama_progress_callback(watch)
     parameters.progress_callback = callback
-    model = None
+    copied, model = CopiedWeights(), None
     try:
-        with Held() as watch.held:
+        with Held() as watch.held, bindings.listening(copied.hear):
             model = library.llama_model_load_from_file(file_name(gguf.path), parameters)
         if watch.fault is not None:
             raise watch.fault
@@ -420,6 +421,7 @@ def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: O
         raise
     if not model:
         raise _load_failure(gguf.path)
+    copied.let_go(gguf)
     return model
 
 

@@ -73,12 +73,12 @@ def _row(model: LocalModel, now: float, free: int) -> tuple[str, ...]:
 
 
 def _beside(gguf: GGUF) -> int:
-    """Bytes of cache and buffers with the usual context, from the header alone."""
+    """Bytes of all but the weights with the usual context, from the header alone."""
     from llamacli.runtime.fit import estimate
 
     trained = gguf.get("{arch}.context_length", 0)
     need = estimate(gguf, min(USUAL_CONTEXT, trained or USUAL_CONTEXT))
-    return need.cache + need.compute
+    return need.beside
 
 
 def _fits(model: LocalModel, free: int) -> str:
