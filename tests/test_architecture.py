@@ -30,13 +30,12 @@ OWNERS = {
     "rich": ("cli/",),
     "prompt_toolkit": ("cli/",),
     "llama_cpp": ("runtime/bindings.py", "runtime/llama.py", "quantize/ggml.py", "quantize/kernels.py"),
-    "huggingface_hub": ("library/hub.py",),
     "gguf": ("formats/gguf_writer.py", "families/"),
     "numba": ("quantize/fast/",),
     "llvmlite": ("quantize/fast/",),
     "jinja2": ("runtime/",),
 }
-NEVER = {"pickle", "torch", "transformers", "marshal", "shelve"}
+NEVER = {"pickle", "torch", "transformers", "marshal", "shelve", "huggingface_hub"}
 
 
 def imports(path: Path) -> list[tuple[str, int]]:

@@ -32,7 +32,7 @@ LEAST_DISK = 5 * 10**9
 """Bytes below which most models are out of reach."""
 
 PACKAGES = (
-    "llama-cpp-python", "gguf", "numpy", "numba", "typer", "rich", "prompt-toolkit", "huggingface-hub", "jinja2",
+    "llama-cpp-python", "gguf", "numpy", "numba", "typer", "rich", "prompt-toolkit", "jinja2",
 )  # fmt: skip
 
 WORTH_REBUILDING = ("AVX", "AVX2", "FMA", "F16C", "AVX512", "NEON", "DOTPROD", "MATMUL_INT8")

@@ -9,6 +9,7 @@ Two public addresses are used, the ones huggingface_hub uses:
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,8 @@ class Hub:
     def gated(self, repo: str) -> NetworkError:
         """The two steps to a gated repository."""
         second = "wait until its owner has let you in" if self.client.has_token else "export HF_TOKEN=hf_…"
-        other = "" if self.client.has_token else "      (or: hf auth login)"
+        tool = shutil.which("hf", path=self.client.env.get("PATH", ""))
+        other = "      (or: hf auth login)" if tool and not self.client.has_token else ""
         return NetworkError(
             f"{repo} is gated and you have no access yet",
             f"1  open {self.endpoint}/{repo} and accept the licence\n2  {second}{other}\n"

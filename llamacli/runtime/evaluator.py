@@ -29,6 +29,9 @@ CACHE_TYPES = {
 ROWS = 8
 """Tokens of an answer that are evaluated together at most, with the logits after each."""
 
+_RECURRENT_ONLY = 1
+"""LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY."""
+
 ABORTED, FULL = 2, 1
 """Results of `llama_decode` that are not failures."""
 
@@ -223,15 +226,16 @@ class Evaluator:
 
     def _go_back(self, tokens: Sequence[int]) -> None:
         """To the kept state if `tokens` begin with what it has read, else to nothing."""
-        kept, cells = self._kept, self._kept[0] if self._kept else []
+        cells, state = self._kept or ([], b"")
+        known = cells == self.cells[: len(cells)] == list(tokens[: len(cells)])
+        if state and known and len(cells) < len(tokens):
+            set_data, remove = self._lib.llama_state_seq_set_data_ext, self._lib.llama_memory_seq_rm
+            restored = set_data(self._context, state, len(state), 0, _RECURRENT_ONLY)
+            if restored and remove(self._memory, 0, len(cells), -1):
+                self.cells, self.aligned, self._extra = list(cells), len(cells), 0
+                return
         self._lib.llama_memory_clear(self._memory, True)
         self.cells, self.aligned, self._extra = [], 0, 0
-        if kept is None or len(cells) >= len(tokens) or common_length(cells, tokens) < len(cells):
-            return
-        if self._lib.llama_state_seq_set_data(self._context, kept[1], len(kept[1]), 0) > 0:
-            self.cells, self.aligned = list(cells), len(cells)
-        else:
-            self._lib.llama_memory_clear(self._memory, True)
 
     # -- states in files ---------------------------------------------------------------------------------------
 
@@ -263,8 +267,12 @@ class Evaluator:
         return True
 
     def _keep_state(self) -> None:
-        state = self._save()
-        self._kept = (list(self.cells), state) if state is not None else None
+        """Remember the recurrent state as it is now. Keys and values of attention stay in the cache, so no copy of them."""
+        self._kept = None
+        size = self._lib.llama_state_seq_get_size_ext(self._context, 0, _RECURRENT_ONLY)
+        state = (ctypes.c_uint8 * size)()
+        if size and self._lib.llama_state_seq_get_data_ext(self._context, state, size, 0, _RECURRENT_ONLY) == size:
+            self._kept = list(self.cells), state
 
     def read(self, tokens: Sequence[int]) -> bool:
         """Evaluate a stretch of prompt; False if `stopping` was set meanwhile. Raises EngineError.
@@ -361,7 +369,7 @@ class Evaluator:
         """After a failed batch, parts of it may stand in the cache: take them out, or if that is impossible, all."""
         if not self._lib.llama_memory_seq_rm(self._memory, 0, len(self.cells), -1):
             self._lib.llama_memory_clear(self._memory, True)
-            self.cells, self.aligned, self._extra = [], 0, 0
+            self.cells, self.aligned, self._kept, self._extra = [], 0, None, 0
 
     def step(self, token: int) -> int:
         """Evaluate one token of an answer; the row of its logits. Raises EngineError."""

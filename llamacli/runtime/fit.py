@@ -37,12 +37,18 @@ PROGRAM, EACH_TOKEN = 41 << 20, 425
 COPIED = ("Q4_0", "Q4_K", "IQ4_NL")
 """Types that the engine lays out anew for the vectors of any processor."""
 
+PIECE = 2 << 20
+"""Bytes of a file that the system maps at a time: so much of the copied weights comes back with a block's small tensors."""
+
 _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes for one model with one context of `context` tokens."""
+    """Bytes for one model with one context of `context` tokens.
+
+    `program` is the program with the vocabulary, and what stays mapped of weights that the engine has copied.
+    """
 
     context: int
     weights: int
@@ -150,7 +156,8 @@ def _asked(
     if not made:
         raise EngineError(f"the engine cannot lay out {path.name}", bindings.failure_hint())
     cache, compute = logged_sizes(lines)
-    return Need(context, weights + _held_twice(path, lines), cache, compute, PROGRAM + EACH_TOKEN * words)
+    program = PROGRAM + EACH_TOKEN * words + _held_twice(path, lines)
+    return Need(context, weights, cache, compute, program)
 
 
 def logged_sizes(lines: Sequence[str]) -> tuple[int, int]:
@@ -199,13 +206,19 @@ def rounded(context: int) -> int:
 
 
 def _held_twice(path: Path, lines: Sequence[str]) -> int:
-    """Bytes of token embeddings that are the output's weights too: read by rows, and as a matrix in another layout."""
+    """Bytes that stay mapped beside the engine's own layout of weights: between them, and of the token embeddings.
+
+    Embeddings that are the output's weights too are read by rows, and as a matrix in another layout.
+    """
     if not any("CPU_REPACK model buffer" in line for line in lines):
         return 0
-    tensors = {tensor.name: tensor for tensor in read_gguf(path, arrays="skip").tensors}
+    gguf = read_gguf(path, arrays="skip")
+    between = min(PIECE * int(gguf.get("{arch}.block_count", 0)), gguf.size_bytes)
+    tensors = {tensor.name: tensor for tensor in gguf.tensors}
     embeddings = tensors.get("token_embd.weight")
-    tied = embeddings is not None and "output.weight" not in tensors
-    return embeddings.size_bytes if tied and embeddings and embeddings.type.name in COPIED else 0
+    if embeddings is None or "output.weight" in tensors or embeddings.type.name not in COPIED:
+        return between
+    return between + embeddings.size_bytes
 
 
 def _program(gguf: GGUF) -> int:

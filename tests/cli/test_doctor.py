@@ -153,7 +153,7 @@ def test_fit_says_yes_and_exits_0(invoke: Any, converted: Callable[..., Path]) -
     report = invoke("fit", path, "--json")
     assert report.code == 0, report.err
     assert report.json["fits"] and report.json["total_bytes"] == sum(
-        report.json[key] for key in ("weights_bytes", "kv_bytes", "compute_bytes")
+        report.json[key] for key in ("weights_bytes", "kv_bytes", "compute_bytes", "program_bytes")
     )
     assert report.json["context"] == 512 == report.json["largest_context"]
     assert "yes" in invoke("fit", path).out
