@@ -40,6 +40,10 @@ def expand(entries: Mapping[str, Entry], name: ModelName) -> ModelName:
     seen = set()
     while name.kind == "alias":
         if name.name not in entries:
+            lower = name.name.lower()
+            if lower != name.name and lower in entries:
+                name = ModelName.parse(lower)
+                continue
             guesses = near(name.name, entries)
             hint = f"did you mean {', '.join(guesses)}?" if guesses else "on the Hub a model is user/repo[:QUANT]"
             raise NotFound(f"no model is called {name.name}", hint)
@@ -95,7 +99,7 @@ def _near_files(path: Path) -> str:
 def _alias(places: Places, cwd: Path, word: str, budget: int | None) -> Path:
     entries = catalog(places.config_dir)
     if word not in entries:
-        return _by_short_name(places, entries, word, budget)
+        return _by_short_name(places, cwd, entries, word, budget)
     target = expand(entries, ModelName("alias", word))
     try:
         return find_model(places, cwd, str(target), budget)
@@ -103,12 +107,14 @@ def _alias(places: Places, cwd: Path, word: str, budget: int | None) -> Path:
         raise NotFound(f"{word} is not on this computer", f"llamacli download {word}") from error
 
 
-def _by_short_name(places: Places, entries: Mapping[str, Entry], word: str, budget: int | None) -> Path:
-    """A repository's name without its owner, if exactly one here has it."""
+def _by_short_name(places: Places, cwd: Path, entries: Mapping[str, Entry], word: str, budget: int | None) -> Path:
+    """A repository's name without its owner, if exactly one here has it; or an alias in other letters."""
     cache = HubCache(places.hub_cache)
     repos = [r for r in cache.repos() if r.rpartition("/")[2].lower() == word.lower()]
     if len(repos) == 1:
         return _hub(places, ModelName("hub", repos[0]), budget)
+    if word.lower() in entries:
+        return _alias(places, cwd, word.lower(), budget)
     guesses = near(word, [*entries, *cache.repos()])
     hint = f"did you mean {', '.join(guesses)}?" if guesses else "see: llamacli list, or name a user/repo on the Hub"
     raise NotFound(f"no model is called {word}", hint)
@@ -162,7 +168,7 @@ def _hub(places: Places, name: ModelName, budget: int | None) -> Path:
     if others:
         here = ", ".join(dict.fromkeys(others))
         raise NotFound(f"{name} is not on this computer, or not whole", f"{download}\nhere of it: {here}")
-    guesses = near(name.name, cache.repos())
+    guesses = near(name.name, (repo for repo in cache.repos() if cache.snapshots(repo)))
     also = f"\ndid you mean {', '.join(guesses)}, which is here?" if guesses else ""
     raise NotFound(f"{name} is not on this computer", download + also)
 

@@ -127,12 +127,16 @@ class Hub:
         )
 
     def _no_repo(self, repo: str) -> NotFound:
-        near = [n for n in self.search(repo.rpartition("/")[2]) if n != repo] or self.search(
-            re.split(r"[-_.]", repo.rpartition("/")[2])[0] + " " + repo.partition("/")[0]
-        )
+        owner, _, name = repo.rpartition("/")
+        words = re.split(r"[-_.]", name)[0] + " " + owner
+        near = self._others(name, repo) or self._others(words, repo)
         hint = f"did you mean {', '.join(near)}?\n" if near else ""
         own = "your token gives no access to it" if self.client.has_token else "export HF_TOKEN=hf_… first"
         return NotFound(f"the Hub has no repository {repo}", f"{hint}if it is private: {own}")
+
+    def _others(self, words: str, repo: str) -> list[str]:
+        """What the Hub finds for `words`, beside `repo` itself."""
+        return [name for name in self.search(words) if name != repo]
 
     def _json(self, url: str) -> Any:
         session = Session(self.client)

@@ -108,6 +108,10 @@ def test_a_model_that_is_not_here_names_the_command_that_fetches_it(here: Contex
     with pytest.raises(NotFound) as caught:
         model_path(here, "a/M-GUF")
     assert "a/M-GGUF" in caught.value.hint
+    (cache_of(here) / "models--b--Thing").mkdir()
+    with pytest.raises(NotFound) as caught:
+        model_path(here, "b/Thin")
+    assert "b/Thing" not in caught.value.hint, "what was refused has left an empty folder"
 
 
 def test_a_split_model_with_a_part_missing_is_not_here(here: Context) -> None:
@@ -136,7 +140,7 @@ def test_an_alias_of_the_user_leads_to_its_model(here: Context) -> None:
     (here.config_dir / "models.toml").write_text(
         '[mine]\nmodel = "a/M:Q8_0"\n[loop]\nmodel = "loop"\n[gone]\nmodel = "a/X"\n'
     )
-    assert model_path(here, "mine") == snapshot / "M-Q8_0.gguf"
+    assert model_path(here, "mine") == model_path(here, "Mine") == snapshot / "M-Q8_0.gguf"
     with pytest.raises(UsageError, match="itself"):
         model_path(here, "loop")
     with pytest.raises(NotFound) as caught:

@@ -35,4 +35,7 @@ def alias_command(
     elif name:
         raise UsageError("what does it stand for?", f"llamacli alias {name} MODEL")
     else:
-        here.console.table(("NAME", "MODEL"), [(e.name, e.model) for e in aliases(here.config_dir).values()])
+        found = aliases(here.config_dir).values()
+        here.console.table(("NAME", "MODEL"), [(e.name, e.model) for e in found])
+        if not found:
+            here.console.status("no names of your own yet: llamacli alias NAME MODEL")

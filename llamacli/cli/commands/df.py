@@ -24,6 +24,8 @@ def df_command(context: typer.Context) -> None:
     rows = [(store, human_size(size)) for store, size in sorted(sizes.items(), key=lambda item: -item[1])]
     data = {"stores": sizes, "duplicates": [facts(found) for found in twice]}
     here.console.table(("STORE", "SIZE"), rows, data)
+    if not sizes:
+        here.console.status("no models yet")
     if twice and not here.console.json_output:
         wasted = human_size(sum(found.wasted for found in twice))
         here.console.status(f"{wasted} are here more than once; llamacli dedupe shows them")

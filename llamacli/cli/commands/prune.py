@@ -35,6 +35,9 @@ def prune_command(
         return
     if found and not yes:
         _ask(here, found)
+    if not found:
+        here.console.status("nothing is unfinished")
+        return
     freed = sum(item.here for item in found if prune(cache, item))
     here.console.status(f"freed {human_size(freed)}")
 
