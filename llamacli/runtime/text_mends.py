@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.word_pieces import WordPieces
 
 LONGEST_WORD = 1000
 """Characters without a break that the engine gets at once. It matches expressions recursively: a word of 25,000
@@ -39,6 +40,8 @@ class TextMends:
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
     """Tokens of ordinary text that the engine takes for the end of an answer."""
+    pieces: WordPieces | None = None
+    """What stands in for the engine's own tokenizer."""
     literal: re.Pattern[str] | None = None
     """Pieces that stand for themselves wherever they are written: text is cut around them."""
 
@@ -66,6 +69,7 @@ class TextMends:
             strip_right=frozenset(ids("strip_right")),
             ends=frozenset(ids("end_of_turn")),
             ordinary=frozenset(ids("ordinary")),
+            pieces=WordPieces.from_gguf(gguf),
             literal=_any_of(gguf.get("tokenizer.llamacli.literal", ())),
         )
 

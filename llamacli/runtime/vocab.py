@@ -186,7 +186,7 @@ class Vocab:
                 out.extend(self._mends.prefix or self._front())
                 first = False
             for stretch in self._mends.stretches(joined, first=at_start):
-                out.extend(self.encode(stretch))
+                out.extend(self._mends.pieces.ids(stretch) if self._mends.pieces else self.encode(stretch))
 
         for part in self._parts(prompt):
             if isinstance(part, str):

@@ -70,7 +70,7 @@ def test_random_texts_give_the_same_ids(family: str, tmp_path: Path) -> None:
         for _ in range(200):
             text = random_text(generator)
             if family == "bert":  # which marks are accents depends on the age of the Unicode tables
-                text = "".join(c for c in text if unicodedata.category(c)[0] not in "MC" and c < "\U00010000")
+                text = "".join(c for c in text if unicodedata.ucd_3_2_0.category(c) != "Cn" and c != "\u1885")
             assert engine.encode_mended(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
