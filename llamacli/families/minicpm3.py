@@ -8,11 +8,21 @@ from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, GATED_FFN, OUTPUT, OUTPUT_NORM, VOCAB_SIZE, count
 from llamacli.families.phi3 import long_rope_factors
-from llamacli.formats.gguf_values import u32
+from llamacli.formats.gguf_values import Value, u32
+
+_DECODER_KEYS = tuple(
+    key for key in DECODER_KEYS if key.name == "rope.freq_base" or not key.name.startswith(("rope.", "attention.value"))
+)
 
 
 def _key_width(config: Config) -> int:
     return config.integer("qk_nope_head_dim") + config.integer("qk_rope_head_dim")
+
+
+def _value_width(config: Config) -> Value | None:
+    """Left out where it is what the engine assumes."""
+    width = config.get("v_head_dim")
+    return None if width in (None, config.hidden // config.heads) else u32(width)
 
 
 def _refusals(config: Config) -> Iterable[str]:
@@ -26,10 +36,11 @@ MINICPM3 = Family(
     title="MiniCPM 3",
     architectures=("MiniCPM3ForCausalLM",),
     keys=(
-        *(key for key in DECODER_KEYS if not key.name.startswith("rope.")), VOCAB_SIZE,
+        *_DECODER_KEYS, VOCAB_SIZE,
         Key("attention.q_lora_rank", count("q_lora_rank")),
         Key("attention.kv_lora_rank", count("kv_lora_rank")),
         Key("attention.key_length", lambda c: u32(_key_width(c))),
+        Key("attention.value_length", _value_width),
         Key("rope.dimension_count", count("qk_rope_head_dim")),
     ),
     expected=(

@@ -69,7 +69,7 @@ NEMOTRON_H = Family(
     title="Nemotron-H, Nemotron Nano 2",
     architectures=("NemotronHForCausalLM",),
     keys=(
-        *DECODER_KEYS, *HEAD_WIDTHS, VOCAB_SIZE,
+        *(key for key in DECODER_KEYS if not key.name.startswith("expert_")), *HEAD_WIDTHS, VOCAB_SIZE,
         Key("rope.dimension_count", lambda c: u32(c.head_dim)),
         Key("attention.layer_norm_epsilon", real("layer_norm_epsilon")),
         Key("attention.layer_norm_rms_epsilon", real("layer_norm_epsilon", "rms_norm_eps")),
@@ -114,7 +114,8 @@ NEMOTRON_H_MOE = NEMOTRON_H.override(
     title="Nemotron 3 Nano, Super",
     architectures=(),
     keys=(
-        *NEMOTRON_H.keys, EXPERT_FF, SHARED_COUNT, WEIGHTS_NORM, WEIGHTS_SCALE,
+        *NEMOTRON_H.keys, *(key for key in DECODER_KEYS if key.name.startswith("expert_")),
+        EXPERT_FF, SHARED_COUNT, WEIGHTS_NORM, WEIGHTS_SCALE,
         Key("feed_forward_length", _per_block("moe", "moe_intermediate_size")),
         Key("expert_shared_feed_forward_length", count("moe_shared_expert_intermediate_size")),
         Key("moe_latent_size", count("moe_latent_size")),

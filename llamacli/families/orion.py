@@ -12,7 +12,11 @@ ORION = LLAMA.override(
     title="Orion",
     architectures=("OrionForCausalLM",),
     keys=(
-        *(key for key in DECODER_KEYS if "rms" not in key.name and not key.name.startswith("rope.")),
+        *(
+            key
+            for key in DECODER_KEYS
+            if "rms" not in key.name and (key.name == "rope.freq_base" or not key.name.startswith("rope."))
+        ),
         Key("tensor_data_layout", always(string("Meta AI original pth"))),
         Key("attention.layer_norm_epsilon", real("rms_norm_eps")),
     ),
