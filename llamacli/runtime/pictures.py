@@ -22,6 +22,7 @@ from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import FLASH_ATTENTION
 from llamacli.runtime.known_text import known_text
+from llamacli.runtime.llama import file_name
 from llamacli.runtime.messages import Prompt, Span
 from llamacli.runtime.picture_file import check_picture
 from llamacli.runtime.projector_check import check_projector
@@ -76,7 +77,7 @@ class Pictures:
         parameters.print_timings = parameters.warmup = False
         parameters.n_threads = threads
         parameters.flash_attn_type = FLASH_ATTENTION[settings.flash_attn]
-        self._context = self._lib.mtmd_init_from_file(str(path).encode(), model, parameters)
+        self._context = self._lib.mtmd_init_from_file(file_name(path), model, parameters)
         if not self._context:
             raise EngineError(f"{path.name} is no projector for this model", bindings.failure_hint())
         if not self._lib.mtmd_support_vision(self._context):

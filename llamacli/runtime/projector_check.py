@@ -17,8 +17,8 @@ PLACED = ("mlp", "ldp", "ldpv2", "adapter", "resampler", "gemma3", "idefics3", "
 """Kinds whose patches get learned vectors for their places."""
 PATCHED = (*PLACED, "qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger", "pixtral", "kimivl", "llama4")
 """Kinds that cut a picture into patches by one convolution."""
-NEEDED = {"mlp": ("mm.0.weight", "mm.0.bias")}
-"""Tensors that the engine computes with, whether they are there or not."""
+LAYERS = {False: (0, 2), True: (0, 1, 3, 4)}
+"""Layers of LLaVA's projector, without and with norms; the engine computes with them, whether they are there or not."""
 
 _TYPES = (ValueType.UINT32, ValueType.FLOAT32, ValueType.BOOL, ValueType.STRING)
 _READING = ("attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_qkv.weight", "ffn_up.weight", "ffn_gate.weight")
@@ -65,10 +65,10 @@ def _check_types(gguf: GGUF) -> None:
 def _check_ends(gguf: GGUF, shapes: dict[str, tuple[int, ...]]) -> None:
     """Before and after the blocks."""
     kind = gguf.get("clip.vision.projector_type") or gguf.get("clip.projector_type")
-    needed = list(NEEDED.get(kind, ()))
+    layers = LAYERS["mm.3.weight" in shapes] if kind == "mlp" else ()
+    needed = [f"mm.{layer}.{part}" for layer in layers for part in ("weight", "bias")]
     needed += ["v.position_embd.weight"] if kind in PLACED else []
     needed += ["v.patch_embd.weight"] if kind in PATCHED else []
-    needed += ["mm.2.bias"] if kind == "mlp" and "mm.2.weight" in shapes else []
     for tensor in needed:
         if tensor not in shapes:
             raise _corrupt(gguf, f"{tensor} is missing")

@@ -171,7 +171,7 @@ def test_a_projector_of_another_model_or_none_at_all_is_refused(
         assert fault(tmp_path / "mmproj-b.gguf") is CorruptFile
     # The engine would compute with what is not there and end the process.
     for tensor in (b"v.blk.0.attn_k.weight", b"v.blk.1.ffn_down.weight", b"v.position_embd.weight", b"mm.0.weight",
-                   b"v.patch_embd.weight", b"mm.2.bias", b"v.blk.0.attn_out.weight"):  # fmt: skip
+                   b"v.patch_embd.weight", b"mm.2.bias", b"mm.2.weight", b"v.blk.0.attn_out.weight"):  # fmt: skip
         (tmp_path / "mmproj-b.gguf").write_bytes(data.replace(tensor, tensor[:-1] + b"x"))
         assert fault(tmp_path / "mmproj-b.gguf") is CorruptFile
 
