@@ -14,7 +14,7 @@ BLOCK = re.compile(r"(<!-- families -->\n).*?(<!-- /families -->)", re.DOTALL)
 def table() -> str:
     """One row per family: what people call it, its architectures in config.json, a checkpoint on the Hub."""
     rows = [
-        f"| {family.title or family.name} | {', '.join(f'`{name}`' for name in family.architectures)} | {family.example} |"
+        f"| {family.title or family.name} | {', '.join(f'`{name}`' for name in family.classes)} | {family.example} |"
         for family in FAMILIES
     ]
     return "\n".join(["| family | architectures | for example |", "|---|---|---|", *rows, ""])

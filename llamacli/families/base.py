@@ -132,6 +132,8 @@ class Family:
     """What the engine will compute differently from the checkpoint's own code."""
     sibling: Callable[[Config], Family | None] = lambda config: None
     """The family to take instead, where the engine calls some models of one class by another name."""
+    sibling_of: tuple[str, ...] = ()
+    """The classes that it is a sibling of, for lists of families."""
     scalars: str = ""
     """Tensors of one number that become metadata (a regular expression); the configuration has them as `scalars`."""
     example: str = ""
@@ -146,6 +148,11 @@ class Family:
         given = Config.of(raw, self.defaults)
         tied = {"tie_word_embeddings": _tied(given, names)} if names else {}
         return given.derived(further_blocks=further_blocks(names, given), **tied)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names in config.json of all its models."""
+        return self.architectures or self.sibling_of
 
     def override(self, **changes: Any) -> Family:
         """A sibling that differs in `changes`."""

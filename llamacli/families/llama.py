@@ -11,6 +11,7 @@ from llamacli.families.decoder import (
     ROPE_DIMENSIONS,
     VOCAB_SIZE,
     llama3_rope_factors,
+    no_window_warning,
 )
 from llamacli.families.transforms import interleave_rope
 
@@ -37,6 +38,7 @@ LLAMA = Family(
     rules=INTERLEAVED_QK,
     expected=DECODER_TENSORS,
     extra=llama3_rope_factors,
+    warnings=no_window_warning,
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     example="meta-llama/Llama-3.1-8B-Instruct",
 )

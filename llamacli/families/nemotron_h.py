@@ -113,6 +113,7 @@ NEMOTRON_H_MOE = NEMOTRON_H.override(
     name="nemotron_h_moe",
     title="Nemotron 3 Nano, Super",
     architectures=(),
+    sibling_of=("NemotronHForCausalLM",),
     keys=(
         *NEMOTRON_H.keys, *(key for key in DECODER_KEYS if key.name.startswith("expert_")),
         EXPERT_FF, SHARED_COUNT, WEIGHTS_NORM, WEIGHTS_SCALE,

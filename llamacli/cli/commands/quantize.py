@@ -526,5 +526,5 @@ def _report(output: Output, *, tensors: bool = False) -> dict[str, Any]:
 def _show_families(here: Context) -> None:
     from llamacli.families.registry import FAMILIES
 
-    rows = [(family.name, ", ".join(family.architectures), family.example) for family in FAMILIES]
+    rows = [(family.name, ", ".join(family.classes), family.example) for family in FAMILIES]
     here.console.table(("family", "architectures", "example"), rows)
