@@ -65,7 +65,11 @@ def fetch_to_cache(
     make_repo_folders(cache, repo.name)
     blob = cache.blob(repo.name, file.digest)
     place = _Place(blob, blob.with_name(blob.name + PART), cache.lock(repo.name, file.digest))
-    resumed = _fetch(hub, repo, file, place, progress, settings)
+    try:
+        resumed = _fetch(hub, repo, file, place, progress, settings)
+    except BaseException:
+        _leave_nothing_empty(cache.repo_folder(repo.name))
+        raise
     path = link(cache, repo.name, repo.commit, file.name, file.digest)
     set_ref(cache, repo.name, revision or "main", repo.commit)
     return Fetched(path, repo.name, repo.commit, file, time.monotonic() - began, resumed)
@@ -106,6 +110,13 @@ def fetch_to_folder(
         return Fetched(final, repo.name, repo.commit, file, time.monotonic() - began, file.size)
     resumed = _fetch(hub, repo, file, place, progress, settings)
     return Fetched(final, repo.name, repo.commit, file, time.monotonic() - began, resumed)
+
+
+def _leave_nothing_empty(folder: Path) -> None:
+    """Without a byte there is nothing to go on from, and other programs call a repository without a snapshot damaged."""
+    with contextlib.suppress(OSError):
+        (folder / "blobs").rmdir()
+        folder.rmdir()
 
 
 def _fetch(hub: Hub, repo: RemoteRepo, file: RemoteFile, place: _Place, progress: Progress, settings: Settings) -> int:
