@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from llamacli.library.catalog import catalog, near, shipped
 from llamacli.library.names import ModelName
 
 ENTRIES = catalog()
+LICENCES = {
+    "apache-2.0", "gemma", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "mit", "mrl", "qwen", "qwen-research",
+}  # fmt: skip
+"""As the cards of the Hub spell them."""
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -23,6 +28,13 @@ def test_every_entry_of_ours_is_a_repository_with_its_facts(name: str) -> None:
         assert ModelName.parse(repo).kind == "hub"
     assert entry.licence and entry.parameters and entry.good_for and entry.context >= 512
     assert entry.kind in ("chat", "base", "embedding")
+    assert entry.licence in LICENCES
+    assert re.fullmatch(r"\d+(\.\d+)?[MB](, \d+(\.\d+)?B (active|in memory))?", entry.parameters)
+    assert "gguf" in entry.model.lower() or entry.model == entry.source, "files to run, or weights to quantize"
+
+
+def test_no_model_has_two_names() -> None:
+    assert len({entry.model for entry in ENTRIES.values()}) == len(ENTRIES)
 
 
 def test_the_first_entries_are_llamas() -> None:
