@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def tried(engine: LlamaEngine, projector: Path) -> int:
         except LlamacliError as error:
             os._exit(error.exit_code)
         except BaseException:
+            traceback.print_exc()
             os._exit(SURPRISE)
         os._exit(0)
     _, status = os.waitpid(child, 0)

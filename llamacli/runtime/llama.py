@@ -271,8 +271,6 @@ class LlamaEngine:
             prompt_seconds=read - started,
             completion_seconds=time.perf_counter() - read if produced else 0.0,
         )
-        if self.drafts is not None:
-            self.drafts.told(produced, usage.completion_seconds)
         yield Piece(text=tail, finish=finish, usage=usage)
 
     def _likely(self, compute: Evaluator, pieces: Iterator[Piece], best: int) -> Iterator[Piece]:

@@ -20,7 +20,13 @@ PATCHED = (*PLACED, "qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger", "pix
 LAYERS = {False: (0, 2), True: (0, 1, 3, 4)}
 """Layers of LLaVA's projector, without and with norms; the engine computes with them, whether they are there or not."""
 
-_TYPES = (ValueType.UINT32, ValueType.FLOAT32, ValueType.BOOL, ValueType.STRING)
+_TYPES = {
+    **dict.fromkeys(("layer_norm_epsilon", "swiglu_clamp"), ValueType.FLOAT32),
+    **dict.fromkeys(("projector_type", "model_variant", "mm_patch_merge_type"), ValueType.STRING),
+    **dict.fromkeys(("has_vision_encoder", "has_audio_encoder", "has_gen_audio_encoder"), ValueType.BOOL),
+    **dict.fromkeys(("use_gelu", "use_silu"), ValueType.BOOL),
+}
+"""What is no whole number, by the last part of its name."""
 _READING = ("attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_qkv.weight", "ffn_up.weight", "ffn_gate.weight")
 _WRITING = ("attn_out.weight", "ffn_down.weight")
 _NORMS = ("ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias")
@@ -50,15 +56,22 @@ def check_projector(gguf: GGUF) -> None:
 
 
 def _check_types(gguf: GGUF) -> None:
-    """Numbers must be stored as the engine asks for them: it asserts that they are."""
+    """Values must be stored as the engine asks for them: it asserts that they are."""
     for key, value in gguf.metadata.items():
-        if not key.startswith("clip."):
+        last = key.rpartition(".")[2]
+        if key in ("general.name", "general.description"):
+            wanted = ValueType.STRING
+        elif key.startswith("clip.") and value.element is None:
+            wanted = _TYPES.get(last, ValueType.UINT32)
+        else:
             continue
-        if value.element is None and value.type not in _TYPES:
+        if value.type is not wanted:
             raise _corrupt(gguf, f"{key} is stored as {value.type.name}")
-        if key.endswith("epsilon") and not (value.type is ValueType.FLOAT32 and 0 <= value.value < 1):
+        if last == "layer_norm_epsilon" and not 0 <= value.value < 1:
             raise _corrupt(gguf, f"{key} is {value.value!r}")
-        if key.endswith(("image_mean", "image_std")) and (value.element is None or len(value.value) != 3):
+    for key in ("clip.vision.image_mean", "clip.vision.image_std"):
+        found = gguf.metadata.get(key)
+        if found is not None and (found.element is None or len(found.value) != 3):
             raise _corrupt(gguf, f"{key} is not one number for each colour")
 
 

@@ -44,7 +44,7 @@ ENOUGH = 24
 _MEMORY = 0.9
 """What counts of all guesses before the last one."""
 
-_TRIALS = 2
+_TRIALS = 3
 _VERSION = 1
 
 
@@ -118,16 +118,16 @@ class Costs:
                 best, most = size, expected / cost
         return best
 
-    def measure(self, evaluator: Evaluator, token: int, single: float) -> None:
-        """Find them out, and keep them; `single` are the seconds that one token took in an answer just now.
-
-        Takes as long as a few tokens. The cache is as before afterwards.
-        """
-        length = len(evaluator.cells)
+    def measure(self, evaluator: Evaluator, token: int) -> None:
+        """Find them out, and keep them. Takes as long as a dozen tokens; the cache is as before afterwards."""
+        if len(evaluator.cells) + SIZES[-1] > evaluator.size:
+            return
         for size in (4, 2, 8):
-            if length + size > evaluator.size:
-                return
-            self.of_batches[size] = min(_timed(evaluator, [token] * size) for _ in range(_TRIALS)) / single
+            _timed(evaluator, [token] * size)  # the first of a size makes room for its logits
+            # In turn, because whatever else the machine does comes and goes.
+            pairs = [(_timed(evaluator, [token]), _timed(evaluator, [token] * size)) for _ in range(_TRIALS)]
+            singles, batches = zip(*pairs, strict=True)
+            self.of_batches[size] = min(batches) / min(singles)
             if self.of_batches[4] > 4 / GAIN:
                 break
         self._save()
@@ -172,7 +172,6 @@ class Drafts:
         self.accepted = self.drafted = 0
         """Tokens since the engine was opened."""
         self._lookup: Lookup | None = None
-        self._single = 0.0
 
     def steps(self, evaluator: Evaluator, tokens: Sequence[int]) -> DraftedSteps | None:
         """For an answer to `tokens`; None where drafts cannot pay or the model could not take one back."""
@@ -188,17 +187,13 @@ class Drafts:
             return SIZES[-1]
         return self.costs.best_size(lookup.right) if self.costs.known else 1
 
-    def told(self, tokens: int, seconds: float) -> None:
-        """An answer of so many tokens has taken so long."""
-        self._single = seconds / tokens if tokens >= ENOUGH else 0.0
-
     def learn(self, evaluator: Evaluator) -> None:
         """Measure this machine, once, if the last answer could have been drafted."""
         lookup = self._lookup
-        if self.costs.known or self.always or lookup is None or not self._single or not evaluator.cells:
+        if self.costs.known or self.always or lookup is None or not evaluator.cells:
             return
         if lookup.guesses >= ENOUGH and lookup.right >= SHARE:
-            self.costs.measure(evaluator, evaluator.cells[-1], self._single)
+            self.costs.measure(evaluator, evaluator.cells[-1])
 
 
 class DraftedSteps:
