@@ -134,10 +134,11 @@ def _foreign(places: Places, name: ModelName) -> Path:
     same = [m for m in here.values() if m.name.lower().startswith(wanted + ("/" if name.kind == "lms" else ":"))]
     if len(same) == 1:
         return same[0].path
-    guesses = [m.name for m in same[:6]] or near(name.name, [m.name for m in here.values()])
-    hint = (
-        f"it has {', '.join(guesses)}" if guesses else f"{tool} has {len(here)} models here; see: llamacli list --all"
-    )
+    spelled = {m.name.removesuffix(":latest"): m.name for m in here.values()}
+    spelled |= {short.rpartition("/")[2].partition(":")[0]: short for short in spelled}
+    guesses = [m.name for m in same[:6]] or list(dict.fromkeys(spelled[n] for n in near(name.name, spelled)))
+    names = ", ".join(f"{name.kind}:{guess}" for guess in guesses)
+    hint = f"did you mean {names}?" if names else f"{tool} has {len(here)} models here; see: llamacli list --all"
     raise NotFound(f"{tool} has no model {name.name} on this computer", hint)
 
 

@@ -168,8 +168,10 @@ def test_models_of_ollama_and_lm_studio_are_used_in_place(context: Callable[...,
     here = context(OLLAMA_MODELS=str(root))
     assert model_path(here, "ollama:llama3.2").read_bytes() == content
     assert model_path(here, "ollama:llama3.2:latest").read_bytes() == content
-    with pytest.raises(NotFound, match="Ollama has no model"):
-        model_path(here, "ollama:llama3.1")
+    for wrong in ("ollama:llama3.1", "ollama:lama3.2"):
+        with pytest.raises(NotFound, match="Ollama has no model") as caught:
+            model_path(here, wrong)
+        assert "did you mean ollama:llama3.2?" in caught.value.hint
     folder = tmp_path / ".lmstudio" / "models" / "google" / "gemma-3-4b"
     folder.mkdir(parents=True)
     (folder / "gemma-Q4_K_M.gguf").touch()
