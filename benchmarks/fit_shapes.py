@@ -47,7 +47,7 @@ SHAPES = (
     Shape("Qwen 3 0.6B, whole", "qwen3", 1024, 3072, 28, 16, 8, 151936, "Q8_0", head=128, tied=True),
     Shape("Gemma 3 1B, whole, window of 512", "gemma3", 1152, 6912, 26, 4, 1, 262144, "Q5_0", head=256, tied=True, window=512),
     Shape("Mixtral 8x7B, half as wide, 4 of 32 blocks", "llama", 2048, 7168, 4, 32, 8, 32000, "Q4_K", experts=8),
-    Shape("LFM2 1.2B, whole, 5 of 16 blocks with attention", "lfm2", 2048, 8192, 15, 32, 8, 65536, "Q4_0", tied=True,
+    Shape("LFM2 1.2B, 15 blocks, 5 with attention", "lfm2", 2048, 8192, 15, 32, 8, 65536, "Q4_0", tied=True,
           attention_every=3),
 )  # fmt: skip
 
