@@ -1,7 +1,7 @@
 """Are our files llama-quantize's to the last byte, and are our choices of types llama.cpp's?
 
-    python benchmarks/equal_to_llama_cpp.py --llama-quantize CMD --convert CMD [--text FILE] [--types Q4_K_M,...]
-        CHECKPOINT...
+    python benchmarks/equal_to_llama_cpp.py --llama-quantize CMD [--convert CMD] [--text FILE]
+        [--types Q4_K_M,...] CHECKPOINT...
     python benchmarks/equal_to_llama_cpp.py --snapshots LLAMA.CPP/tests/snapshots
 
 First form: every checkpoint is converted by the peer to BF16 and quantized by it to every file type, without and (given a
@@ -34,7 +34,7 @@ MODELS = Path(__file__).parent.parent / "tests" / "data" / "recipes"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--convert", default="convert_hf_to_gguf.py")
+    parser.add_argument("--convert", default="", help="without it, llamacli makes the BF16 file that is quantized")
     parser.add_argument("--llama-quantize", default="llama-quantize")
     parser.add_argument("--text", type=Path)
     parser.add_argument("--types", default=",".join(RECIPES))
@@ -56,7 +56,10 @@ def files(options: argparse.Namespace, checkpoint: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         source, matrix = place / "source.gguf", place / "matrix.gguf"
-        run(options.convert, checkpoint, "--outtype", "bf16", "--outfile", source)
+        if options.convert:
+            run(options.convert, checkpoint, "--outtype", "bf16", "--outfile", source)
+        else:
+            run(sys.executable, "-m", "llamacli", "quantize", checkpoint, source, "-q", "BF16", "--quiet")
         weightings = [False]
         if options.text:
             run(sys.executable, "-m", "llamacli", "imatrix", source, options.text, "-o", matrix, "--chunks", 4)
