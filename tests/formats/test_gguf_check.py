@@ -21,6 +21,8 @@ from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, 
 from llamacli.formats.tensor_types import F16, F64, I32, Q8_0
 from llamacli.library.describe import describe
 
+NAN = Value(ValueType.FLOAT32, math.nan)
+
 
 def key(name: str, value: Value | None, model: Callable[[], Model] = tiny_model) -> Model:
     return model().with_key(name, value)
@@ -113,7 +115,7 @@ CRASHES: dict[str, tuple[Model, str]] = {
     "groups that do not divide": (key("llama.expert_group_count", u32(3), tiny_expert_model), "groups"),
     "unknown rope scaling": (key("llama.rope.scaling.type", string("spiral")), "rope.scaling.type is 'spiral'"),
     "negative epsilon": (key("llama.attention.layer_norm_rms_epsilon", f32(-1.0)), "epsilon is -1.0"),
-    "epsilon that is no number": (key("llama.attention.layer_norm_rms_epsilon", f32(math.nan)), "epsilon is nan"),
+    "epsilon that is no number": (key("llama.attention.layer_norm_rms_epsilon", NAN), "epsilon is nan"),
     "heads that cannot be shared": (without_head_count(tiny_model(), 4, 3), "4 attention heads cannot share 3"),
     "attention without heads": (
         key("olmo2.attention.head_count", None, as_olmo2), "head_count is missing"),
@@ -275,7 +277,7 @@ def test_a_terminal_is_never_commanded_by_a_file(invoke: Any, tmp_path: Path) ->
     assert done.code == 9 and not any(c in done.err for c in "\x1b\x07\x9b")
 
 
-STRANGE = [Value(ValueType.UINT64, 2**64 - 1), Value(ValueType.STRING, b"\xff"), f32(math.nan), boolean(True),
+STRANGE = [Value(ValueType.UINT64, 2**64 - 1), Value(ValueType.STRING, b"\xff"), NAN, boolean(True),
            array(ValueType.STRING, []), array(ValueType.STRING, ["x"]), array(ValueType.FLOAT32, [math.inf]),
            array(ValueType.INT32, [-1, 0, 3]), u32(2**32 - 1), string("")]  # fmt: skip
 STRANGE_KEYS = [*tiny_expert_model().metadata, "llama.attention.key_length", "llama.rope.scaling.type",

@@ -299,7 +299,7 @@ def test_reading_imports_neither_numpy_nor_the_gguf_package() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [u32(-1), i32(2**31), u64(2**64), f32(1e300), Value(ValueType.STRING, 3), Value(ValueType.ARRAY, (1,)),
+    [Value(ValueType.UINT32, -1), i32(2**31), u64(2**64), f32(1e300), Value(ValueType.STRING, 3), Value(ValueType.ARRAY, (1,)),
      array(ValueType.UINT8, [256]), Value(ValueType.ARRAY, (), ValueType.ARRAY), Value(ValueType.UINT32, None)],
 )  # fmt: skip
 def test_values_that_do_not_fit_are_not_encoded(value: Value) -> None:
