@@ -149,7 +149,7 @@ class Downloads:
 
     def _ask_and_quantize(self, repo: RemoteRepo, name: ModelName, yes: bool) -> Path:
         """A GGUF made from the safetensors of `repo`, kept in our own folder; the one that an earlier run has made."""
-        from llamacli.cli.commands.quantize import quantize_from_hub
+        from llamacli.cli.quantizing import quantize_from_hub
 
         return quantize_from_hub(self.here, str(replace(name, name=repo.name)), yes=yes)
 

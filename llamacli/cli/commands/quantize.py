@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING
 
 import typer
 
 from llamacli.cli.context import Context
 from llamacli.cli.fitting import parse_mode
 from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options
+from llamacli.cli.quantize_report import describe, report_of, show_families, show_plans
+from llamacli.cli.quantizing import (
+    Asked,
+    carry_out,
+    cores,
+    fitted,
+    folder_of_target,
+    kernel_for,
+    open_asked,
+    planned,
+    target_file,
+    warn,
+)
 from llamacli.cli.reference import Reference
-from llamacli.cli.sizes import human_size
-from llamacli.errors import CannotWrite, NotFound, UsageError
+from llamacli.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from llamacli.cli.fitting import Mode
     from llamacli.quantize.importance import ImportanceMatrix
-    from llamacli.quantize.kernels import Kernel
-    from llamacli.quantize.model import Model
     from llamacli.quantize.overrides import Overrides
-    from llamacli.quantize.plan import Plan, PlanOptions
-    from llamacli.quantize.run import Output
+    from llamacli.quantize.plan import PlanOptions
 
 DEFAULT_TYPE = "Q4_K_M"
-KernelName = Literal["auto", "fast", "ggml"]
 EXTRA_OPTIONS = (add_quality_options,)
 
 
@@ -103,11 +105,11 @@ def quantize_command(
     """
     here: Context = context.obj
     if list_families:
-        _show_families(here)
+        show_families(here)
         return
     if not source:
         raise UsageError("quantize what?", "llamacli quantize FOLDER [-q TYPE]")
-    asked = _Asked(source, tuple(lora), base)
+    asked = Asked(source, tuple(lora), base)
     quality = quality_options(context)
     if quality.targets and (types or third or fit):
         raise UsageError("a promise takes the place of a type", "leave the type and --fit out, or the promise")
@@ -127,13 +129,13 @@ def quantize_command(
         if types or third:
             raise UsageError("--fit chooses the type, and so does -q", "give one of them")
         mode = parse_mode(fit)
-        model, outputs = _fitted(here, asked, target, options, ctx_size, mode, as_llama_cpp=kernel == "ggml")
+        model, outputs = fitted(here, asked, target, options, ctx_size, mode, as_llama_cpp=kernel == "ggml")
     else:
-        model, outputs = _planned(here, asked, target, names, options, as_llama_cpp=kernel == "ggml")
+        model, outputs = planned(here, asked, target, names, options, as_llama_cpp=kernel == "ggml")
     if dry_run:
-        _show_plans(here, model, outputs)
+        show_plans(here, model, outputs)
         return
-    _carry_out(here, model, outputs, kernel, threads, force)
+    carry_out(here, model, outputs, kernel, threads, force)
 
 
 def _type_names(types: Sequence[str], third: str) -> list[str]:
@@ -197,45 +199,16 @@ def _options(
     )
 
 
-def _planned(
-    here: Context, asked: _Asked, target: str, names: Sequence[str], options: PlanOptions, *, as_llama_cpp: bool
-) -> tuple[Model, list[Output]]:
-    """The model and one planned output per type. Types are looked up before anything is read."""
-    from llamacli.quantize.plan import make_plan
-    from llamacli.quantize.recipes import recipe_named
-    from llamacli.quantize.run import Output
-
-    recipes = [recipe_named(name) for name in names]
-    model = _open(here, asked, as_llama_cpp)
-    outputs = []
-    for recipe in recipes:
-        file = _target(here.cwd, target, model.name, recipe.name, len(recipes))
-        outputs.append(Output(make_plan(model, recipe, options), file))
-    _announce(here, model, outputs)
-    return model, outputs
-
-
-def _fitted(
-    here: Context, asked: _Asked, target: str, options: PlanOptions, context: int, mode: Mode, *, as_llama_cpp: bool
-) -> tuple[Model, list[Output]]:
-    """The model and the best plan for this machine."""
-    from llamacli.cli.quantizations import best_plan
-    from llamacli.quantize.run import Output
-
-    model = _open(here, asked, as_llama_cpp)
-    plan, fit = best_plan(model, options, context, mode)
-    outputs = [Output(plan, _target(here.cwd, target, model.name, plan.recipe.name, 1))]
-    _announce(here, model, outputs)
-    here.console.status(
-        f"fit       {plan.recipe.name}: the best that fits; {human_size(plan.size_bytes + fit.beside)} with "
-        f"{fit.context} tokens of context, {fit.room.text}"
-    )
-    return model, outputs
+def _adapter_type(types: Sequence[str], third: str) -> list[str]:
+    """Adapters are small and stay as exact as they are."""
+    if wrong := [name for name in (*types, third) if name and name.upper() != "F32"]:
+        raise UsageError(f"an adapter is written in F32, not {wrong[0]}", "leave the type out")
+    return ["F32"]
 
 
 def _with_engine(
     here: Context,
-    asked: _Asked,
+    asked: Asked,
     target: str,
     names: Sequence[str],
     options: PlanOptions,
@@ -255,276 +228,31 @@ def _with_engine(
     from llamacli.quantize.run import Output, check_outputs
 
     recipes = [recipe_named(name) for name in names]
-    model = _open(here, asked, kernel == "ggml")
-    here.console.status(f"reading   {_describe(model)}")
-    chosen = _kernel(kernel)
-    with Reference(here, model, _folder(here.cwd, target)) as reference:
-        receipts = Receipts(here, model, reference, quality, chosen.name, threads or _cores())
+    model = open_asked(here, asked, kernel == "ggml")
+    here.console.status(f"reading   {describe(model)}")
+    chosen = kernel_for(kernel)
+    with Reference(here, model, folder_of_target(here.cwd, target)) as reference:
+        receipts = Receipts(here, model, reference, quality, chosen.name, threads or cores())
         options = calibrated(here, reference, options, quality, threads)
         if quality.targets:
             targeting = Targeting(
-                here, model, reference, options, quality, chosen, threads or _cores(), receipts, trials=not dry_run
+                here, model, reference, options, quality, chosen, threads or cores(), receipts, trials=not dry_run
             )
             plans = [targeting.plan().plan]
         else:
             plans = [make_plan(model, recipe, receipts.reserved(options, recipe.name)) for recipe in recipes]
-        outputs = [Output(plan, _target(here.cwd, target, model.name, plan.recipe.name, len(plans))) for plan in plans]
-        _warn(here, outputs)
+        outputs = [
+            Output(plan, target_file(here.cwd, target, model.name, plan.recipe.name, len(plans))) for plan in plans
+        ]
+        warn(here, outputs)
         if dry_run:
-            _show_plans(here, model, outputs)
+            show_plans(here, model, outputs)
             return
         check_outputs(model, outputs, force=force)
-        paths = _carry_out(here, reference.model(), outputs, kernel, threads, force, report=False)
+        paths = carry_out(here, reference.model(), outputs, kernel, threads, force, report=False)
         checks = receipts.sign(outputs)
-    reports = [{**_report(output), "check": check} for output, check in zip(outputs, checks, strict=True)]
+    reports = [{**report_of(output), "check": check} for output, check in zip(outputs, checks, strict=True)]
     if here.console.json_output:
         here.console.result("", {"outputs": reports})
     for path in () if here.console.json_output else paths:
         here.console.result(path)
-
-
-def _announce(here: Context, model: Model, outputs: Sequence[Output]) -> None:
-    here.console.status(f"reading   {_describe(model)}")
-    _warn(here, outputs)
-
-
-def _warn(here: Context, outputs: Sequence[Output]) -> None:
-    for warning in dict.fromkeys(text for output in outputs for text in output.plan.warnings):
-        here.console.warn(warning)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is to be quantized: a model with adapters merged into it, or an adapter of a base."""
-
-    source: str
-    lora: tuple[str, ...] = ()
-    base: str = ""
-
-    def path(self, cwd: Path) -> Path:
-        """The source, if it is a file or folder here."""
-        return cwd / Path(self.source).expanduser()
-
-    def is_adapter(self, cwd: Path) -> bool:
-        """Whether the source is an adapter's folder."""
-        from llamacli.quantize.model import is_adapter
-
-        return is_adapter(self.path(cwd))
-
-
-def _adapter_type(types: Sequence[str], third: str) -> list[str]:
-    """Adapters are small and stay as exact as they are."""
-    if wrong := [name for name in (*types, third) if name and name.upper() != "F32"]:
-        raise UsageError(f"an adapter is written in F32, not {wrong[0]}", "leave the type out")
-    return ["F32"]
-
-
-def _open(here: Context, asked: _Asked, as_llama_cpp: bool = False) -> Model:
-    """The model: of a folder, a snapshot in the Hub cache, a repository on the Hub, or a GGUF file."""
-    from llamacli.quantize.model import through_bf16
-
-    model, is_checkpoint = _found(here, asked)
-    return through_bf16(model) if as_llama_cpp and is_checkpoint else model
-
-
-def _found(here: Context, asked: _Asked) -> tuple[Model, bool]:
-    """The model as it is, and whether it is a checkpoint."""
-    from llamacli.checkpoint.checkpoint import Checkpoint
-    from llamacli.cli.adapters import adapter_model, open_adapters
-    from llamacli.quantize.model import model_of_checkpoint, open_model
-
-    path = asked.path(here.cwd)
-    if asked.is_adapter(here.cwd):
-        return adapter_model(here, path, asked.base), False
-    adapters = open_adapters(here, asked.lora)
-    if not path.exists():
-        from llamacli.cli.remote import checkpoint_source
-
-        if (found := checkpoint_source(here, asked.source)) is not None:
-            return model_of_checkpoint(Checkpoint.open(found), adapters), True
-    return open_model(path, adapters), path.is_dir()
-
-
-def _folder(cwd: Path, target: str) -> Path:
-    """Where the output goes, and with it what is needed on the way."""
-    path = cwd / Path(target).expanduser() if target else cwd
-    return path if path.is_dir() else path.parent
-
-
-def _target(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
-    path = cwd / Path(target).expanduser() if target else cwd
-    if path.is_dir():
-        return path / f"{name}-{kind}.gguf"
-    if target.endswith(("/", os.sep)):
-        raise UsageError(f"no such folder: {path}", "create it first")
-    if count > 1:
-        raise UsageError(f"{count} types need a folder as the output, not a file", f"no such folder: {path}")
-    return path
-
-
-def _describe(model: Model) -> str:
-    files = len({path for path in model.inputs if path.suffix in (".safetensors", ".gguf")})
-    files = files or len(set(model.shards.values()))
-    plural = "s" if files != 1 else ""
-    return f"{files} file{plural} · {model.dtype.lower()} · {model.architecture_class} · {count(model.weights)} weights"
-
-
-def count(number: int) -> str:
-    """A number of weights in a short form: 1.24 B."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return str(number)
-
-
-def quantize_from_hub(here: Context, text: str, *, yes: bool) -> Path:
-    """The repository `text`, which has only safetensors, as the best GGUF for this machine, after a yes.
-
-    It goes to the folder of models made here, where the same name leads to it the next time. Raises DoesNotFit, Abort.
-    """
-    from llamacli.cli.made import folder_of
-    from llamacli.quantize.plan import PlanOptions
-
-    folder = folder_of(here, text)
-    folder.mkdir(parents=True, exist_ok=True)
-    model, outputs = _fitted(here, _Asked(text), str(folder), PlanOptions(), 0, "auto", as_llama_cpp=False)
-    read, plan = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors), outputs[0].plan
-    if not yes:
-        question = f"{text} has no GGUF; read {human_size(read)} from the Hub and quantize to {plan.recipe.name}, "
-        typer.confirm(f"{question}{human_size(plan.size_bytes)}?", default=True, abort=True, err=True)
-    return _carry_out(here, model, outputs, "auto", 0, False, report=False)[0]
-
-
-def _kernel(name: str) -> Kernel:
-    from llamacli.quantize.kernels import kernel_named
-
-    if name not in ("auto", "fast", "ggml"):
-        raise UsageError(f"there is no kernel {name!r}", "kernels are auto, fast and ggml")
-    return kernel_named(cast("KernelName", name))
-
-
-def _carry_out(
-    here: Context,
-    model: Model,
-    outputs: Sequence[Output],
-    kernel: str,
-    threads: int,
-    force: bool,
-    *,
-    report: bool = True,
-) -> list[Path]:
-    from llamacli.quantize.run import check_outputs, quantize
-
-    chosen = _kernel(kernel)
-    check_outputs(model, outputs, force=force)
-    for output in outputs:
-        here.console.status(f"plan      {_summary(output.plan)}")
-    types = {tensor.type for output in outputs for tensor in output.plan.tensors}
-    if chosen.needs_compile(types):
-        here.console.status("compiling the kernels for this processor, once (about ten seconds)")
-    chosen.prepare(types)
-    started = time.perf_counter()
-    total = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors)
-    with _alone(here, model, outputs), here.console.progress("quantize", total) as progress:
-        paths = quantize(
-            model,
-            outputs,
-            chosen,
-            threads=threads or _cores(),
-            progress=progress,
-            force=force,
-        )
-    seconds = time.perf_counter() - started
-    here.console.status(
-        f"done      {seconds:.1f} s · {total / seconds / 1e9:.2f} GB/s read · peak memory {_peak_memory()}"
-    )
-    if here.console.json_output and report:
-        here.console.result("", {"outputs": [_report(output) for output in outputs], "seconds": round(seconds, 3)})
-    for path in paths if report and not here.console.json_output else ():
-        here.console.result(path)
-    return paths
-
-
-@contextlib.contextmanager
-def _alone(here: Context, model: Model, outputs: Sequence[Output]) -> Iterator[None]:
-    """No other process works on the same output, where what it has left unfinished would be gone on with."""
-    if model.stream is None:
-        yield
-        return
-    from llamacli.library.lock import only_one
-
-    path = outputs[0].paths[0].resolve()
-
-    def taken() -> None:
-        raise CannotWrite(f"another process is quantizing to {path}", "wait for it, or name another output")
-
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    with only_one(here.cache_dir / "locks" / f"{name}.lock", taken):
-        yield
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _peak_memory() -> str:
-    """The most memory that this process has had, as the system counts it."""
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return "not measured"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f"{peak / 1e6:.0f} MB"
-
-
-# -- what is shown ---------------------------------------------------------------------------------------------------
-
-
-def _summary(plan: Plan) -> str:
-    files = f" in {len(plan.parts)} files" if len(plan.parts) > 1 else ""
-    fallbacks = sum(tensor.choice.fallback for tensor in plan.tensors)
-    note = f" · {fallbacks} tensors of odd width in another type" if fallbacks else ""
-    return f"{plan.recipe.name} · {plan.size_bytes:,} bytes{files} · {plan.bits_per_weight:.2f} bits per weight{note}"
-
-
-def _show_plans(here: Context, model: Model, outputs: Sequence[Output]) -> None:
-    if here.console.json_output:
-        here.console.result(
-            "", {"model": model.label, "outputs": [_report(output, tensors=True) for output in outputs]}
-        )
-        return
-    for output in outputs:
-        rows = [
-            (tensor.name, "×".join(map(str, tensor.shape)), tensor.type, f"{tensor.size_bytes:,}", tensor.choice.reason)
-            for tensor in output.plan.tensors
-        ]
-        here.console.table(("tensor", "shape", "type", "bytes", "why"), rows)
-        for path, layout in zip(output.paths, output.plan.layouts, strict=True):
-            here.console.result(f"{path}: {layout.size_bytes:,} bytes")
-        here.console.result(_summary(output.plan))
-
-
-def _report(output: Output, *, tensors: bool = False) -> dict[str, Any]:
-    plan = output.plan
-    report: dict[str, Any] = {
-        "type": plan.recipe.name,
-        "paths": [str(path) for path in output.paths],
-        "bytes": plan.size_bytes,
-        "weights": plan.weights,
-        "bits_per_weight": round(plan.bits_per_weight, 4),
-    }
-    if tensors:
-        report["tensors"] = [
-            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "bytes": t.size_bytes, "why": t.choice.reason}
-            for t in plan.tensors
-        ]
-    return report
-
-
-def _show_families(here: Context) -> None:
-    from llamacli.families.registry import FAMILIES
-
-    rows = [(family.name, ", ".join(family.classes), family.example) for family in FAMILIES]
-    here.console.table(("family", "architectures", "example"), rows)
