@@ -156,7 +156,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
         inputs=source.paths(),
         dtype=checkpoint.dtype,
         warnings=(*warnings, *vocabulary.warnings),
-        architecture_class=config.architecture,
+        architecture_class=config.architecture or family.title,
         stream=source.stream(),
     )
 

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), 11, "weights"),
     "no tokenizer": (lambda f: [p.unlink() for p in f.glob("*token*")], 11, "tokenizer"),
     "unknown architecture": (edit_config(architectures=["LlamoForCausalLM"]), 11, "LlamoForCausalLM"),
-    "no architecture": (edit_config(architectures=None), 11, "architecture"),
+    "no architecture": (edit_config(architectures=None, model_type=None), 11, "architecture"),
     "unclaimed tensor": (
         rename_tensor("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.sideways_proj.weight"), 11, "sideways_proj"),
     "tensor missing": (edit_config(num_hidden_layers=3), 9, "blk.2."),
@@ -135,7 +135,7 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "shards without an index": (
         lambda f: (into_shards()(f), (f / "model.safetensors.index.json").unlink()), 9, "index"),
     "quantized by another tool": (
-        edit_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), 11, "bitsandbytes"),
+        edit_config(quantization_config={"quant_method": "aqlm"}), 11, "aqlm"),
     "two shards hold one tensor": (
         lambda f: (into_shards()(f), shutil.copy(
             f / "model-00001-of-00002.safetensors", f / "model-00002-of-00002.safetensors")), 9, "two shards|not in the index"),
@@ -185,6 +185,14 @@ def test_bad_arguments(case: str, tmp_path: Path, invoke: Callable[..., Result])
     assert done.code == code, done.err
     assert word in done.err.splitlines()[-2 if "\n  " in done.err else -1] or word in done.err
     assert not list(tmp_path.glob("**/*.gguf")) and not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_class_that_is_not_named_is_known_by_the_kind_of_model(
+    checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    edit_config(architectures=None)(checkpoint)
+    done = invoke("quantize", checkpoint, tmp_path / "model.gguf", "-q", "Q8_0", "--kernel", "ggml")
+    assert done.code == 0 and "· Llama 1-3.3" in done.err
 
 
 def test_the_lfs_pointer_of_a_real_repository(tmp_path: Path, invoke: Callable[..., Result]) -> None:
