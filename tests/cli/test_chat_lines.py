@@ -189,7 +189,8 @@ def test_a_conversation_goes_on_where_it_was_left(chat: Chat, tmp_path: Path) ->
     assert whole.out == GREETING + again.out, "a resumed conversation answers as an unbroken one"
     assert len(list(saved(tmp_path).all())) == 1
     assert len(saved(tmp_path).find("birds").chat.path()) == 4
-    assert chat("/ctx", flags=("--resume", "birds"), name=None).code == 0
+    meter = chat("/ctx", flags=("--resume", "birds"), name=None)
+    assert meter.code == 0 and " of 512 tokens" in meter.err and " 0 of 512 tokens" not in meter.err
     assert chat(flags=("--resume", "planes"), name=None).code == 3
 
 

@@ -54,6 +54,11 @@ class ChatModel:
         self.session.messages = list(messages)
         return self.session.regen(sampling)
 
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of a conversation."""
+        self.session.messages = list(messages)
+        return self.session.count()
+
     def stop(self) -> None:
         """End the running answer soon."""
         self.engine.stop()

@@ -155,9 +155,13 @@ class Talk:
         self._keep(answer)
         self._tell(answer)
 
+    def seen(self) -> list[Message]:
+        """What the model sees of the conversation."""
+        system = [Message("system", self.chat.system)] if self.chat.system else []
+        return [*system, *(as_message(node) for node in self.path[self.hidden :])]
+
     def _generate(self, sampling: Sampling) -> Answer:
-        messages = [Message("system", self.chat.system)] if self.chat.system else []
-        messages += [as_message(node) for node in self.path[self.hidden :]]
+        messages = self.seen()
         with stop_on_interrupt(self.model.stop) as presses:
 
             def pieces() -> Iterator[Piece]:

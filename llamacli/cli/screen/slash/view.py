@@ -34,7 +34,8 @@ def _stats(talk: Talk, argument: str) -> None:
 
 
 def _ctx(talk: Talk, argument: str) -> None:
-    talk.say(f"{meter_of(talk.used, talk.model.size, talk.look)}: {talk.used:,} of {talk.model.size:,} tokens")
+    used = talk.used or talk.model.count(talk.seen())  # nothing was asked yet since the conversation was resumed
+    talk.say(f"{meter_of(used, talk.model.size, talk.look)}: {used:,} of {talk.model.size:,} tokens")
     if talk.hidden:
         talk.say(f"the model no longer sees the first {talk.hidden} messages")
     oldest = next((node for node in talk.path[talk.hidden :] if node.role == "user"), None)
