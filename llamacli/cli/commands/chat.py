@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 EXTRA_OPTIONS = (add_engine_options, add_cache_option)
 
-_SHOWN_ON_RESUME = 12
+_SHOWN_OF_QUESTION, _SHOWN_OF_ANSWER = 12, 40
+"""Lines that remind of a resumed conversation."""
 
 
 def chat_command(
@@ -139,14 +140,21 @@ def _prepare(talk: Talk, no_save: bool, system: str, files: list[str]) -> None:
 
 
 def _show_last(talk: Talk) -> None:
-    """Where a resumed conversation stood: the last question and the end of its answer."""
+    """Where a resumed conversation stood: the last question and the end of its answer, laid out as it was."""
+    from llamacli.cli.screen.markdown import Markdown
     from llamacli.cli.screen.sanitize import sanitize
 
     path = talk.path
     for node in path[-2:] if path[-1].role == "assistant" else path[-1:]:
-        lines = talk.fitted(sanitize(node.text)).splitlines()
+        text = sanitize(node.text)
+        if node.role == "assistant" and talk.look.styled:
+            layout = Markdown(talk.look.width)
+            lines = (layout.feed(text) + layout.flush()).split("\n")
+            talk.write("\n".join(lines[-_SHOWN_OF_ANSWER:]).rstrip("\n") + "\n")
+            continue
+        lines = talk.fitted(text).splitlines()
         mark = talk.look.pick("› ", "> ") if node.role == "user" else ""
-        shown = lines[:_SHOWN_ON_RESUME] if node.role == "user" else lines[-_SHOWN_ON_RESUME:]
+        shown = lines[:_SHOWN_OF_QUESTION] if node.role == "user" else lines[-_SHOWN_OF_ANSWER:]
         talk.say(mark + "\n".join(shown), dim=True)
     if path[-1].role == "user":
         talk.say("(no answer was saved: /regen asks again, /undo takes it back)", dim=True)
