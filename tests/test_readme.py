@@ -21,7 +21,7 @@ def test_the_table_of_families_is_the_registry() -> None:
 
 def test_every_command_in_an_example_exists() -> None:
     text = README.read_text(encoding="utf-8")
-    blocks = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
     used = set(re.findall(r"\bllamacli ([a-z]+)\b", blocks))
     assert used <= {name for name, _ in COMMANDS} | set(ALIASES)
     assert {"quantize", "run", "chat"} <= used
