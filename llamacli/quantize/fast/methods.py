@@ -141,6 +141,6 @@ METHODS: dict[str, Method] = {
     "IQ2_S": Method(quantize_iq2, 2, search(TWO_BITS, flatness=0.5), search(TWO_BITS, stretch=1.05), "IQ2_S"),
     "IQ2_XS": only_weighted(quantize_iq2, 1, search(TWO_BITS, stretch=1.045), "IQ2_XS"),
     "IQ2_XXS": only_weighted(quantize_iq2, 0, search(TWO_BITS, stretch=1.05), "IQ2_XXS"),
-    "IQ1_S": only_weighted(quantize_iq1, 0, search(ONE_BIT, stretch=1.08), "IQ1_S"),
+    "IQ1_S": only_weighted(quantize_iq1, 0, search(ONE_BIT, stretch=1.12), "IQ1_S"),
     "IQ1_M": only_weighted(quantize_iq1, 1, search(ONE_BIT, stretch=1.1), "IQ1_S"),
 }
