@@ -21,14 +21,11 @@ from llamacli.families.moe import (
     SHARED_COUNT,
     WEIGHTS_NORM,
     WEIGHTS_SCALE,
+    behind_dense,
     expert_tensors,
     moe_width,
 )
 from llamacli.formats.gguf_values import Value, u32
-
-
-def _routed(config: Config, block: int) -> bool:
-    return block >= int(config.get("first_k_dense_replace", default=0))
 
 
 def _shared_width(config: Config) -> Value:
@@ -51,7 +48,7 @@ BAILING_MOE2 = Family(
     ),
     rules=(*EXPERT_RULES, Rule(r"(.*\.expert_bias)", rename=r"\1.bias")),
     expected=(
-        EMBEDDING, OUTPUT, OUTPUT_NORM, *QK_NORM, *expert_tensors(moe_width, _routed),
+        EMBEDDING, OUTPUT, OUTPUT_NORM, *QK_NORM, *expert_tensors(moe_width, behind_dense),
         Expected("blk.{block}.attn_qkv.weight", lambda c: ((c.heads + 2 * c.kv_heads) * c.head_dim, c.hidden)),
     ),
     blocks=with_further_blocks,

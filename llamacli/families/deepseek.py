@@ -63,7 +63,8 @@ def _weights_norm(config: Config) -> Value | None:
     return boolean(True) if config.get("norm_topk_prob") else None
 
 
-def _key_width(config: Config) -> int:
+def key_width(config: Config) -> int:
+    """Width of a head's keys: with positions and without."""
     return config.integer("qk_nope_head_dim") + config.integer("qk_rope_head_dim")
 
 
@@ -102,7 +103,7 @@ DEEPSEEK2 = Family(
         Key("attention.kv_lora_rank", lambda c: u32(_latent(c))),
         Key("attention.key_length", lambda c: u32(_latent(c) + c.integer("qk_rope_head_dim"))),
         Key("attention.value_length", lambda c: u32(_latent(c))),
-        Key("attention.key_length_mla", lambda c: u32(_key_width(c))),
+        Key("attention.key_length_mla", lambda c: u32(key_width(c))),
         Key("attention.value_length_mla", count("v_head_dim")),
         Key("expert_feed_forward_length", lambda c: u32(moe_width(c))),
         Key("expert_shared_count", lambda c: u32(c.get("n_shared_experts", default=0))),

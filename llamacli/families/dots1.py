@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from llamacli.families.base import Key
-from llamacli.families.config import Config
 from llamacli.families.decoder import ATTENTION, EMBEDDING, OUTPUT, OUTPUT_NORM, QK_NORM, always, count
 from llamacli.families.moe import (
     EXPERT_FF,
@@ -11,16 +10,12 @@ from llamacli.families.moe import (
     SHARED_COUNT,
     WEIGHTS_NORM,
     WEIGHTS_SCALE,
+    behind_dense,
     expert_tensors,
     moe_width,
 )
 from llamacli.families.qwen3 import QWEN3
 from llamacli.formats.gguf_values import u32
-
-
-def _routed(config: Config, block: int) -> bool:
-    return block >= int(config.get("first_k_dense_replace", default=0))
-
 
 DOTS1 = QWEN3.override(
     name="dots1",
@@ -34,6 +29,6 @@ DOTS1 = QWEN3.override(
         Key("expert_gating_func", always(u32(2))),  # the configuration calls it noaux_tc
     ),
     rules=EXPERT_RULES,
-    expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QK_NORM, *expert_tensors(moe_width, _routed)),
+    expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QK_NORM, *expert_tensors(moe_width, behind_dense)),
     example="rednote-hilab/dots.llm1.inst",
 )  # fmt: skip

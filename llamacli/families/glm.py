@@ -24,6 +24,7 @@ from llamacli.families.moe import (
     SHARED_COUNT,
     WEIGHTS_NORM,
     WEIGHTS_SCALE,
+    behind_dense,
     expert_tensors,
     moe_width,
 )
@@ -41,10 +42,6 @@ GLM = Family(
     },
     example="zai-org/glm-4-9b-chat-hf",
 )  # fmt: skip
-
-
-def _routed(config: Config, block: int) -> bool:
-    return block >= int(config.get("first_k_dense_replace", default=0))
 
 
 def _further(config: Config) -> Value | None:
@@ -73,9 +70,9 @@ GLM4_MOE = Family(
         Rule(r"model\.layers\.(\d+)\.shared_head\.(head|norm)\.weight", rename=r"blk.\1.nextn.shared_head_\2.weight"),
     ),
     expected=(
-        EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *expert_tensors(moe_width, _routed),
+        EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *expert_tensors(moe_width, behind_dense),
         Expected("blk.{block}.ffn_gate.weight", lambda c: (c.integer("intermediate_size"), c.hidden),
-                 lambda c, block: not _routed(c, block)),
+                 lambda c, block: not behind_dense(c, block)),
     ),
     defaults={
         "rope_theta": 1e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "head_dim": 128,

@@ -22,7 +22,8 @@ def _rotated(config: Config) -> int:
     return int(factor * config.head_dim)
 
 
-def _theta(config: Config) -> float:
+def theta(config: Config) -> float:
+    """The base of the rotation; the peer and the engine leave 10,000 unsaid."""
     return float(config.full_rope.get("rope_theta", 10000.0))
 
 
@@ -37,7 +38,7 @@ GPTNEOX = Family(
         Key("feed_forward_length", count("intermediate_size")),
         Key("rope.dimension_count", lambda c: u32(_rotated(c))),
         # Left out at the engine's own default, as others do.
-        Key("rope.freq_base", lambda c: f32(_theta(c)) if _theta(c) != 10000.0 else None),
+        Key("rope.freq_base", lambda c: f32(theta(c)) if theta(c) != 10000.0 else None),
         Key("attention.head_count", lambda c: u32(c.heads)),
         Key("use_parallel_residual", flag("use_parallel_residual")),
         Key("attention.layer_norm_epsilon", real("layer_norm_eps")),

@@ -97,19 +97,24 @@ GRANITE_HYBRID = GRANITE_MOE.override(
     example="ibm-granite/granite-4.0-h-tiny",
 )  # fmt: skip
 
+_STATE_KEYS = (
+    Key("context_length", always(u32(1 << 20))),  # a state has no length
+    Key("embedding_length", lambda c: u32(c.hidden)),
+    Key("feed_forward_length", always(u32(0))),
+    Key("attention.head_count", always(u32(0))),
+    Key("block_count", lambda c: u32(c.blocks)),
+    Key("ssm.conv_kernel", count("conv_kernel", "d_conv")),
+    Key("ssm.state_size", count("state_size", "d_state")),
+)
+"""What models without attention share."""
+
 MAMBA2 = Family(
     name="mamba2",
     title="Mamba 2",
     architectures=("Mamba2ForCausalLM",),
     keys=(
-        Key("context_length", always(u32(1 << 20))),  # a state has no length
-        Key("embedding_length", lambda c: u32(c.hidden)),
-        Key("feed_forward_length", always(u32(0))),
-        Key("attention.head_count", always(u32(0))),
-        Key("block_count", lambda c: u32(c.blocks)),
-        Key("ssm.conv_kernel", count("conv_kernel", "d_conv")),
+        *_STATE_KEYS,
         Key("ssm.inner_size", lambda c: u32(_mixer(c))),
-        Key("ssm.state_size", count("state_size", "d_state")),
         Key("ssm.time_step_rank", lambda c: u32(_mixer(c) // int(c.get("head_dim", default=64)))),
         Key("ssm.group_count", lambda c: u32(int(c.get("n_groups", default=1)))),
         Key("attention.layer_norm_rms_epsilon", real("layer_norm_epsilon", "rms_norm_eps")),
@@ -152,14 +157,8 @@ MAMBA1 = Family(
     title="Mamba, Falcon Mamba",
     architectures=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
     keys=(
-        Key("context_length", always(u32(1 << 20))),  # a state has no length
-        Key("embedding_length", lambda c: u32(c.hidden)),
-        Key("feed_forward_length", always(u32(0))),
-        Key("attention.head_count", always(u32(0))),
-        Key("block_count", lambda c: u32(c.blocks)),
-        Key("ssm.conv_kernel", count("conv_kernel", "d_conv")),
+        *_STATE_KEYS,
         Key("ssm.inner_size", lambda c: u32(_width(c))),
-        Key("ssm.state_size", count("state_size", "d_state")),
         Key("ssm.time_step_rank", lambda c: u32(_rank(c))),
         Key("attention.layer_norm_rms_epsilon", real("layer_norm_epsilon", "rms_norm_eps")),
         Key("ssm.dt_b_c_rms", lambda c: boolean(c.get("model_type") == "falcon_mamba")),

@@ -7,16 +7,13 @@ from collections.abc import Iterable
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, GATED_FFN, OUTPUT, OUTPUT_NORM, VOCAB_SIZE, count
+from llamacli.families.deepseek import key_width
 from llamacli.families.phi3 import long_rope_factors
 from llamacli.formats.gguf_values import Value, u32
 
 _DECODER_KEYS = tuple(
     key for key in DECODER_KEYS if key.name == "rope.freq_base" or not key.name.startswith(("rope.", "attention.value"))
 )
-
-
-def _key_width(config: Config) -> int:
-    return config.integer("qk_nope_head_dim") + config.integer("qk_rope_head_dim")
 
 
 def _value_width(config: Config) -> Value | None:
@@ -39,13 +36,13 @@ MINICPM3 = Family(
         *_DECODER_KEYS, VOCAB_SIZE,
         Key("attention.q_lora_rank", count("q_lora_rank")),
         Key("attention.kv_lora_rank", count("kv_lora_rank")),
-        Key("attention.key_length", lambda c: u32(_key_width(c))),
+        Key("attention.key_length", lambda c: u32(key_width(c))),
         Key("attention.value_length", _value_width),
         Key("rope.dimension_count", count("qk_rope_head_dim")),
     ),
     expected=(
         EMBEDDING, OUTPUT, OUTPUT_NORM, *GATED_FFN,
-        Expected("blk.{block}.attn_q_b.weight", lambda c: (c.heads * _key_width(c), c.integer("q_lora_rank"))),
+        Expected("blk.{block}.attn_q_b.weight", lambda c: (c.heads * key_width(c), c.integer("q_lora_rank"))),
         Expected("blk.{block}.attn_kv_b.weight", lambda c: (-1, c.integer("kv_lora_rank"))),
     ),
     extra=long_rope_factors,

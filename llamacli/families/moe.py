@@ -53,6 +53,11 @@ def expert_tensors(
     )
 
 
+def behind_dense(config: Config, block: int) -> bool:
+    """Whether a block has experts where the first `first_k_dense_replace` have none."""
+    return block >= int(config.get("first_k_dense_replace", default=0))
+
+
 def moe_width(config: Config) -> int:
     """Hidden width of a routed expert."""
     return int(config.get("moe_intermediate_size", "intermediate_size", default=-1))

@@ -7,16 +7,13 @@ from collections.abc import Iterable
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
 from llamacli.families.decoder import ATTENTION, EMBEDDING, FFN_UP_DOWN, OUTPUT, OUTPUT_NORM, QKV_BIAS, count, real
+from llamacli.families.gptneox import theta
 from llamacli.formats.gguf_values import f32, u32
 
 
 def _refusals(config: Config) -> Iterable[str]:
     if config.get("qk_layernorm", default=False):
         yield "config.json: qk_layernorm in a Phi is not supported by the engine"
-
-
-def _theta(config: Config) -> float:
-    return float(config.full_rope.get("rope_theta", 10000.0))
 
 
 PHI2 = Family(
@@ -32,7 +29,7 @@ PHI2 = Family(
         Key("attention.head_count_kv", lambda c: u32(c.kv_heads)),
         Key("attention.layer_norm_epsilon", real("layer_norm_epsilon", "layer_norm_eps")),
         Key("rope.dimension_count", lambda c: u32(int(c.full_rope["partial_rotary_factor"] * c.hidden) // c.heads)),
-        Key("rope.freq_base", lambda c: f32(_theta(c)) if _theta(c) != 10000.0 else None),
+        Key("rope.freq_base", lambda c: f32(theta(c)) if theta(c) != 10000.0 else None),
     ),
     expected=(
         EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QKV_BIAS, *FFN_UP_DOWN,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from llamacli.families.base import Expected, Family, Key, Named, Rule, Transform, with_further_blocks
 from llamacli.families.config import Config
 from llamacli.families.decoder import (
@@ -25,10 +23,11 @@ from llamacli.families.decoder import (
     count,
     partial_rope,
 )  # fmt: skip
+from llamacli.families.mamba import decay
 from llamacli.families.moe import EXPERT_FF, EXPERT_RULES, SHARED_FF, expert_tensors, moe_width
 from llamacli.families.transforms import add_one, by_rows, chain, pick_columns, regroup, squeeze
 from llamacli.formats.gguf_values import Value, ValueType, array, u32
-from llamacli.formats.rows import Mapped, RowRuns, Rows
+from llamacli.formats.rows import RowRuns, Rows
 
 Runs = Callable[[Config], Iterable[tuple[int, int]]]
 
@@ -77,15 +76,10 @@ def _tiled_columns(config: Config) -> Iterable[int]:
     return (column for start, width in _tiled(_head_width)(config) for column in range(start, start + width))
 
 
-def _decay(rows: Rows, config: Config) -> Rows:
-    """`A_log` as the factor that the engine multiplies with: -exp, rounded once."""
-    return Mapped(rows, lambda values: (-np.exp(values.astype(np.float64))).astype(np.float32))
-
-
 def _delta_rules(order: Callable[[Runs], Transform], columns: Transform) -> tuple[Rule, ...]:
     return (
         *_FURTHER,
-        Rule(r".*\.linear_attn\.A_log", chain(order(_HEADS), _decay)),
+        Rule(r".*\.linear_attn\.A_log", chain(order(_HEADS), decay)),
         Rule(r"(.*\.linear_attn)\.dt_bias", order(_HEADS), rename=r"\1.dt_proj.bias"),
         Rule(r".*\.linear_attn\.conv1d\.weight", chain(squeeze, order(_AFTER_KEYS))),
         Rule(r".*\.linear_attn\.in_proj_qkv\.weight", order(_AFTER_KEYS)),

@@ -45,13 +45,20 @@ def tiles_work() -> bool:
     try:
         return known.read_text() == "work"
     except OSError:
-        works = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True, timeout=60).returncode == 0
+        works = _tried()
     try:
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text("work" if works else "fail")
     except OSError:
         pass  # a cache that cannot be written costs the trial again
     return works
+
+
+def _tried() -> bool:
+    try:
+        return subprocess.run([sys.executable, "-c", TRIAL], capture_output=True, timeout=60).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 class _Arena(ctypes.Structure):

@@ -232,7 +232,7 @@ def split_signs(tile: Memory, words: Memory, even: int) -> None:
 
 @inner
 def code_bits(tile: Memory, j: int) -> Ints:
-    """The four bits stored for sub-block j's odd number."""
+    """The bits stored for sub-block j's odd number, without the last, which is always set."""
     return shift_right(to_ints(load(tile, SCALE_CODE + j * LANES)), 1)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llamacli.quantize.fast.codebooks import NEIGHBOURS
 from llamacli.quantize.fast.compiled import entry, inner
-from llamacli.quantize.fast.grouped import CAREFUL, INDEX, solved
+from llamacli.quantize.fast.grouped import CAREFUL, INDEX, code_bits, solved
 from llamacli.quantize.fast.lanes import (
     LANES,
     Floats,
@@ -261,12 +261,6 @@ def index(words: Memory, group: int) -> Ints:
 def down(words: Memory, group: int) -> Ints:
     """1 where a group of eight is shifted down."""
     return load_ints(words, (DOWN + group) * LANES)
-
-
-@inner
-def code_bits(tile: Memory, j: int) -> Ints:
-    """The three bits stored for sub-block j's odd number."""
-    return shift_right(to_ints(load(tile, SCALE_CODE + j * LANES)), 1)
 
 
 @inner
