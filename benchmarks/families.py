@@ -151,7 +151,7 @@ def lines_table() -> str:
     rows = []
     for path in sorted((ROOT / "llamacli" / "families").glob("*.py")):
         text = path.read_text()
-        titles = re.findall(r'^    title="(.+)"', text, re.MULTILINE)
+        titles = re.findall(r'\btitle="([^"]+)"', text)
         if titles:
             rows.append(f"| `{path.name}` | {len(text.splitlines())} | {'; '.join(titles)} |")
     return "\n".join(["| file | lines | families |", "|---|---|---|", *rows])
