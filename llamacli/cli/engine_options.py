@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from llamacli.runtime.messages import Sampling
 
 _KEY = "llamacli.engine_options"
-_ALL_LAYERS = 1_000_000
-"""More layers than any model has: llama.cpp's way to say all of them."""
 
 
 def add_engine_options(command: Any) -> None:
@@ -99,9 +97,19 @@ def _context_size(value: Any) -> int | None:
 
 
 def _layers(value: Any) -> int | None:
-    words = {"auto": None, "all": _ALL_LAYERS}
+    return _of_layers("--gpu-layers", value)
+
+
+def _experts(value: Any) -> int | None:
+    return _of_layers("--n-cpu-moe", value)
+
+
+def _of_layers(flag: str, value: Any) -> int | None:
+    from llamacli.runtime.engine import ALL_LAYERS
+
+    words = {"auto": None, "all": ALL_LAYERS}
     word = str(value).lower()
-    return words[word] if word in words else _whole("--gpu-layers", value, 0)
+    return words[word] if word in words else _whole(flag, value, 0)
 
 
 def _threads(value: Any) -> int:
@@ -151,6 +159,7 @@ def _logit_bias(values: list[str]) -> tuple[tuple[int, float], ...]:
 _LOADING: dict[str, Any] = {
     "ctx_size": _context_size,
     "gpu_layers": _layers,
+    "cpu_moe": _experts,
     "threads": _threads,
     "loras": _loras,
     "devices": tuple,
@@ -202,6 +211,9 @@ def _loading(
     ),
     gpu_layers: str | None = _option(
         "gpu_layers", "-ngl", "--gpu-layers", "--n-gpu-layers", metavar="auto|all|N", text="Layers kept on the GPU."
+    ),
+    cpu_moe: str | None = _option(
+        "cpu_moe", "-ncmoe", "--n-cpu-moe", metavar="auto|all|N", text="Layers whose experts stay in main memory."
     ),
     threads: str | None = _option("threads", "-t", "--threads", metavar="N", text="Threads for generation."),
     threads_batch: int | None = _option(

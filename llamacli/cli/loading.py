@@ -28,6 +28,8 @@ def load_model(
 
         costs = Costs.of_model(context.cache_dir / "drafts.json", engine.gguf, settings, engine.threads)
         engine.drafts = Drafts(costs, always=settings.draft == "on")
+    if engine.placement and not engine.placement.whole and not context.console.quiet:
+        context.console.status(engine.placement.text)
     return engine
 
 

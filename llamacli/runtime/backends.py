@@ -29,6 +29,11 @@ class Device:
     memory_free: int
     memory_total: int
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether its memory is the processor's: graphics in the processor, and all of Apple's."""
+        return self.kind != "gpu" or self.backend in ("MTL", "Metal")
+
 
 @dataclass(frozen=True)
 class EngineInfo:

@@ -20,6 +20,7 @@ from llamacli.runtime.evaluator import FLASH_ATTENTION, check_settings, whole_ce
 from llamacli.runtime.known_text import known_text
 from llamacli.runtime.llama import load_weights
 from llamacli.runtime.messages import Span
+from llamacli.runtime.placement import placed
 from llamacli.runtime.processors import processor
 from llamacli.runtime.text_mends import TextMends
 from llamacli.runtime.vocab import Vocab
@@ -52,6 +53,7 @@ class Embedder:
         cpu = processor()
         check_settings(settings, cpu.logical)
         self._lib = bindings.load()
+        settings, _ = placed(gguf, settings)
         self._settings, self._gguf = settings, gguf
         self._threads = settings.threads or cpu.threads
         self._context: Any = None

@@ -13,12 +13,18 @@ PROMPT_STEP = 128
 reused up to a multiple of it."""
 
 
+ALL_LAYERS = 1_000_000
+"""More layers than any model has."""
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How a model is loaded; names are llama.cpp's, None means: choose what suits this machine and model."""
 
     ctx_size: int | None = None
     gpu_layers: int | None = None
+    cpu_moe: int | None = None
+    """Layers, from the first on, whose experts stay in main memory."""
     threads: int | None = None
     threads_batch: int | None = None
     batch: int = 2048

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.formats.tensor_types import BY_NAME
 from llamacli.runtime.cache_size import cache_bytes
-from llamacli.runtime.engine import PROMPT_STEP
+from llamacli.runtime.engine import PROMPT_STEP, EngineSettings
 from llamacli.runtime.tiles import model_parameters
 
 MARGIN = 0.10
@@ -104,11 +104,18 @@ def memory_needed(
 
     The file must have passed `check_safe`. Beyond `LONGEST_ASKED` tokens the need grows on in a straight line.
     """
-    settings = (type_k, type_v, batch, ubatch, flash_attn, gpu_layers, swa_full)
+    settings = EngineSettings(
+        gpu_layers=gpu_layers,
+        batch=batch,
+        ubatch=ubatch,
+        flash_attn=flash_attn,
+        cache_type_k=type_k,
+        cache_type_v=type_v,
+    )
     context = rounded(context)
     if context <= LONGEST_ASKED:
-        return _asked(path, context, *settings)
-    half, whole = _asked(path, LONGEST_ASKED // 2, *settings), _asked(path, LONGEST_ASKED, *settings)
+        return _asked(path, replace(settings, ctx_size=context), swa_full)
+    half, whole = (_asked(path, replace(settings, ctx_size=n), swa_full) for n in (LONGEST_ASKED // 2, LONGEST_ASKED))
     return extended(half, whole, context)
 
 
@@ -120,29 +127,37 @@ def extended(small: Need, large: Need, context: int) -> Need:
     return Need(context, large.weights, cache, compute, large.program)
 
 
-def _asked(
-    path: Path,
-    context: int,
-    type_k: str,
-    type_v: str,
-    batch: int,
-    ubatch: int,
-    flash_attn: str,
-    gpu_layers: int | None,
-    swa_full: bool,
-) -> Need:
+def _asked(path: Path, settings: EngineSettings, swa_full: bool) -> Need:
+    said = laid_out(path, settings, swa_full=swa_full)
+    cache, compute = logged_sizes(said.lines)
+    program = PROGRAM + EACH_TOKEN * said.words + _held_twice(path, said.lines)
+    return Need(settings.ctx_size or 0, said.weights, cache, compute, program)
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """What the engine says of a model that it has laid out without allocating: its log, bytes of weights, tokens known."""
+
+    lines: Sequence[str]
+    weights: int
+    words: int
+
+
+def laid_out(path: Path, settings: EngineSettings, *, swa_full: bool = True) -> LaidOut:
+    """Have the engine lay out a model with a context for `settings`. Raises EngineError if it cannot."""
     from llamacli.runtime import bindings
     from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, ROWS, prompt_step
+    from llamacli.runtime.placement import place_weights
 
-    lib = bindings.load()
+    lib, s = bindings.load(), settings
     model_params = model_parameters()
-    model_params.no_alloc, model_params.n_gpu_layers = True, -1 if gpu_layers is None else gpu_layers
-    model_params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: a map would count the file
+    place_weights(model_params, s)
+    model_params.no_alloc, model_params.load_mode = True, 0  # LLAMA_LOAD_MODE_NONE: a map would count the file
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = context, batch, prompt_step(batch, ubatch, gpu_layers)
+    params.n_ctx, params.n_batch, params.n_ubatch = s.ctx_size, s.batch, prompt_step(s.batch, s.ubatch, s.gpu_layers)
     params.n_outputs_max = ROWS
-    params.type_k, params.type_v = CACHE_TYPES[type_k], CACHE_TYPES[type_v]
-    params.flash_attn_type, params.swa_full = FLASH_ATTENTION[flash_attn], swa_full
+    params.type_k, params.type_v = CACHE_TYPES[s.cache_type_k], CACHE_TYPES[s.cache_type_v]
+    params.flash_attn_type, params.swa_full = FLASH_ATTENTION[s.flash_attn], swa_full
     lines: list[str] = []
     with bindings.listening(lines.append):
         model = lib.llama_model_load_from_file(str(path).encode(), model_params)
@@ -155,9 +170,7 @@ def _asked(
             lib.llama_model_free(model)
     if not made:
         raise EngineError(f"the engine cannot lay out {path.name}", bindings.failure_hint())
-    cache, compute = logged_sizes(lines)
-    program = PROGRAM + EACH_TOKEN * words + _held_twice(path, lines)
-    return Need(context, weights, cache, compute, program)
+    return LaidOut(lines, weights, words)
 
 
 def logged_sizes(lines: Sequence[str]) -> tuple[int, int]:
@@ -188,16 +201,6 @@ def largest_context(small: Need, large: Need, available: int) -> int:
 def fits(need: Need, available: int) -> bool:
     """Whether `need` leaves a margin of the `available` bytes."""
     return need.total <= available * (1 - MARGIN)
-
-
-def layers_that_fit(need: Need, layers: int, available: int) -> int:
-    """How many of `layers` equal layers, with their part of the cache, fit a device with `available` bytes.
-
-    The output counts as one layer more, as in llama.cpp; the compute buffer must be there whatever the number.
-    """
-    each = (need.weights + need.cache) / (layers + 1)
-    room = available * (1 - MARGIN) - need.compute
-    return max(0, min(layers + 1, int(room / each))) if each else layers + 1
 
 
 def rounded(context: int) -> int:

@@ -37,6 +37,7 @@ from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
 from llamacli.runtime.interrupts import Held
 from llamacli.runtime.known_text import known_text
 from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
+from llamacli.runtime.placement import place_weights, placed
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
 from llamacli.runtime.text_mends import TextMends
@@ -73,7 +74,9 @@ class LlamaEngine:
         cpu = processor()
         check_settings(settings, cpu.logical)
         started = time.perf_counter()
-        self.path, self.gguf, self.settings = gguf.path, gguf, settings
+        self.path, self.gguf = gguf.path, gguf
+        settings, self.placement = placed(gguf, settings)
+        self.settings = settings
         self.metadata: Mapping[str, str] = _plain_metadata(gguf)
         self._lib = bindings.load()
         self._model: Any = None
@@ -94,12 +97,17 @@ class LlamaEngine:
             self.close()
             raise
         self.train_context: int = self._lib.llama_model_n_ctx_train(self._model)
-        self.context_size = whole_cells(settings.ctx_size) if settings.ctx_size else context_limit(gguf, settings)
+        self.context_size = self._longest()
         self.load_seconds = time.perf_counter() - started
         self.seed = 0
         """The seed of the last answer."""
         self.prefixes: PrefixCache | None = None
         """Where beginnings of prompts are kept beyond this process, if anywhere."""
+
+    def _longest(self) -> int:
+        if self.settings.ctx_size:
+            return whole_cells(self.settings.ctx_size)
+        return self.placement.context if self.placement else context_limit(self.gguf, self.settings)
 
     def _refuse_unsuited(self) -> None:
         """Models that predict no next token would end the process or write nonsense."""
@@ -397,14 +405,9 @@ def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: O
     """The C pointer of the loaded model. Raises what `open_engine` does."""
     watch = _Watch(progress)
     parameters = model_parameters()
-    parameters.n_gpu_layers = -1 if settings.gpu_layers is None else settings.gpu_layers
+    place_weights(parameters, settings)
     if not settings.mmap:
         parameters.load_mode = library.LLAMA_LOAD_MODE_NONE
-    if settings.devices:
-        from llamacli.runtime.backends import device_pointers  # it takes 40 ms to import
-
-        devices = device_pointers(settings.devices)
-        parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
     callback = library.llama_progress_callback(watch)
     parameters.progress_callback = callback
     copied, model = CopiedWeights(), None

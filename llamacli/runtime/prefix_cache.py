@@ -238,7 +238,7 @@ class PrefixCache:
     def _fingerprint(self, evaluator: Evaluator) -> bytes:
         """Everything that the keys and values of a token depend on. Raises OSError."""
         s, gguf = self._settings, self._gguf
-        settings = (s.gpu_layers, s.devices, s.flash_attn, s.cache_type_k, s.cache_type_v, s.sequences)
+        settings = (s.gpu_layers, s.cpu_moe, s.devices, s.flash_attn, s.cache_type_k, s.cache_type_v, s.sequences)
         digest = hashlib.sha256()
         digest.update(repr((bindings.build(), settings, self._threads, evaluator.step_size, s.batch)).encode())
         if any(tensor.name.startswith("rope_factors_long") for tensor in gguf.tensors):

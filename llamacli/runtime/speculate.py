@@ -94,7 +94,17 @@ class Costs:
     def of_model(cls, path: Path, gguf: GGUF, settings: EngineSettings, threads: tuple[int, int]) -> Costs:
         """The costs of a model on this machine as it is set up; none if they were never measured."""
         s = settings
-        how = (s.gpu_layers, s.devices, s.flash_attn, s.cache_type_k, s.cache_type_v, s.loras, threads, _VERSION)
+        how = (
+            s.gpu_layers,
+            s.cpu_moe,
+            s.devices,
+            s.flash_attn,
+            s.cache_type_k,
+            s.cache_type_v,
+            s.loras,
+            threads,
+            _VERSION,
+        )
         file = "".join(f"{part.stat().st_size} {part.stat().st_mtime_ns}" for part in gguf.paths)
         text = repr((str(gguf.path.absolute()), file, bindings.build(), how))
         return cls(path, hashlib.sha256(text.encode()).hexdigest()[:32])

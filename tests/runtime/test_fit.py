@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
@@ -22,7 +20,6 @@ from llamacli.runtime.fit import (
     extended,
     fits,
     largest_context,
-    layers_that_fit,
     logged_sizes,
     memory_needed,
     rounded,
@@ -133,14 +130,6 @@ def test_the_largest_context_fits_and_a_little_more_does_not() -> None:
     assert fits(need(tokens), available)
     assert not fits(need(tokens + 256), available)
     assert largest_context(small, large, 100 * MIB) == 0
-
-
-@given(st.integers(0, 1 << 40))
-def test_no_more_layers_than_there_are_and_none_without_room(available: int) -> None:
-    need = Need(4096, 4000 * MIB, 512 * MIB, 266 * MIB)
-    layers = layers_that_fit(need, 32, available)
-    assert 0 <= layers <= 33
-    assert (layers == 33) == (available * 0.9 - need.compute >= need.weights + need.cache)
 
 
 def test_contexts_are_rounded_as_the_engine_rounds_them() -> None:

@@ -17,24 +17,27 @@ from llamacli.errors import DoesNotFit
 if TYPE_CHECKING:
     from llamacli.formats.gguf_reader import GGUF
     from llamacli.runtime.fit import Need
+    from llamacli.runtime.placement import Placement
 
 USUAL_CONTEXT = 8192
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer. `available` is free main memory, `device` free memory of all GPUs that the engine can use, in bytes.
+    """The answer, in bytes: `available` is free main memory, `device` that of all GPUs that the engine can use.
 
-    `largest` is the longest context that fits; `layers` how many of `all_layers` fit the GPUs.
+    `together` counts memory that they share once.
+
+    `largest` is the longest context that fits; `place` says what goes to the GPUs, if there are any.
     """
 
     need: Need
     available: int
     device: int
+    together: int
     fits: bool
     largest: int
-    layers: int
-    all_layers: int
+    place: Placement | None
 
 
 def fit_command(
@@ -70,7 +73,7 @@ def fit_command(
     if not verdict.fits:
         raise DoesNotFit(
             f"{gguf.path.name} needs {human_size(verdict.need.total)} with {verdict.need.context} tokens of context, "
-            f"and {human_size(max(verdict.available, verdict.device))} are free",
+            f"and {human_size(verdict.together)} are free",
             _advice(verdict),
         )
 
@@ -93,28 +96,33 @@ def quantizations_fit(here: Context, model: str | None, ctx_size: int) -> bool:
 
 def _verdict(path: Path, gguf: GGUF, context: int, trained: int, type_k: str, type_v: str) -> Verdict:
     from llamacli.runtime.backends import engine_info
-    from llamacli.runtime.fit import fits, largest_context, layers_that_fit, memory_needed
+    from llamacli.runtime.engine import EngineSettings
+    from llamacli.runtime.fit import fits, largest_context, memory_needed
     from llamacli.runtime.memory import memory
+    from llamacli.runtime.placement import choose, gpu_compute, room_on_gpus
 
     need = memory_needed(path, context, type_k=type_k, type_v=type_v)
     double = memory_needed(path, 2 * need.context, type_k=type_k, type_v=type_v)
     available = memory().available
-    device = sum(gpu.memory_free for gpu in engine_info().gpus)
-    layers = int(gguf.get("{arch}.block_count", 0))
-    largest = largest_context(need, double, max(available, device))
+    gpus = engine_info().gpus
+    device = sum(gpu.memory_free for gpu in gpus)
+    together = available + sum(gpu.memory_free for gpu in gpus if not gpu.shares_memory)
+    settings = EngineSettings(ctx_size=need.context, cache_type_k=type_k, cache_type_v=type_v)
+    place = choose(gguf, settings, room_on_gpus(()), lambda chosen: gpu_compute(path, chosen)) if device else None
+    largest = largest_context(need, double, together)
     return Verdict(
         need=need,
         available=available,
+        together=together,
         device=device,
-        fits=fits(need, available) or fits(need, device),
+        fits=fits(need, together),
         largest=min(largest, trained) if trained else largest,
-        layers=layers_that_fit(need, layers, device) if device else 0,
-        all_layers=layers + 1,
+        place=place,
     )
 
 
 def _show(here: Context, gguf: GGUF, verdict: Verdict) -> None:
-    need = verdict.need
+    need, place = verdict.need, verdict.place
     data = {
         "model": str(gguf.path),
         "context": need.context,
@@ -125,8 +133,9 @@ def _show(here: Context, gguf: GGUF, verdict: Verdict) -> None:
         "total_bytes": need.total,
         "available_bytes": verdict.available,
         "gpu_available_bytes": verdict.device,
-        "gpu_layers": verdict.layers,
-        "layers": verdict.all_layers,
+        "gpu_layers": place.layers if place else 0,
+        "cpu_moe": place.experts if place else 0,
+        "layers": int(gguf.get("{arch}.block_count", 0)) + 1,
         "fits": verdict.fits,
         "largest_context": verdict.largest,
     }
@@ -138,7 +147,7 @@ def _show(here: Context, gguf: GGUF, verdict: Verdict) -> None:
         ("together", human_size(need.total)),
         ("free memory", human_size(verdict.available)),
         *([("free memory of GPUs", human_size(verdict.device))] if verdict.device else []),
-        *([("layers on GPUs", f"{verdict.layers} of {verdict.all_layers}")] if verdict.device else []),
+        *([("placed", place.text)] if place else []),
         ("fits", "yes" if verdict.fits else "no"),
         ("longest context", f"{verdict.largest} tokens" if verdict.largest else "none"),
     ]
