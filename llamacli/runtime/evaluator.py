@@ -416,6 +416,10 @@ class Evaluator:
         if result:
             raise EngineError(f"the engine failed to evaluate a batch (code {result})", failure_hint())
 
+    def wait(self) -> None:
+        """Until a GPU has computed what it was given."""
+        self._lib.llama_synchronize(self._context)
+
     def check_logits(self, vocabulary_size: int) -> None:
         """Raise EngineError if the model computes nothing meaningful; looked at once."""
         if self._checked:

@@ -101,6 +101,8 @@ class LlamaEngine:
         self.load_seconds = time.perf_counter() - started
         self.seed = 0
         """The seed of the last answer."""
+        self._read_tokens, self._read_seconds = 0, 0.0
+        """What reading prompts has taken so far."""
         self.prefixes: PrefixCache | None = None
         """Where beginnings of prompts are kept beyond this process, if anywhere."""
 
@@ -256,8 +258,12 @@ class LlamaEngine:
         cached = compute.keep(tokens)
         if self.prefixes is not None:
             cached = self.prefixes.restore(compute, tokens, cached)
+        began = time.perf_counter()
         complete = compute.read(tokens[cached:])
+        compute.wait()
         read = time.perf_counter()
+        self._read_tokens += len(tokens) - cached
+        self._read_seconds += read - began
         produced = 0
         tail = ""
         finish: Finish = "cancel"
@@ -354,15 +360,18 @@ class LlamaEngine:
         if self._evaluator is not None:
             self._evaluator.stopping = True
 
+    def _token_seconds(self) -> float:
+        return self._read_seconds / self._read_tokens if self._read_tokens else math.inf
+
     def keep_prefix(self) -> None:
         """Keep the beginning of the last prompt on disk; everything after it leaves the KV cache."""
         if self.prefixes is not None and self._compute.size:
-            self.prefixes.keep(self._compute)
+            self.prefixes.keep(self._compute, self._token_seconds())
 
     def keep_chat(self) -> None:
         """Keep the whole conversation on disk as it stands."""
         if self.prefixes is not None and self._compute.size:
-            self.prefixes.keep_chat(self._compute)
+            self.prefixes.keep_chat(self._compute, self._token_seconds())
 
     def forget(self) -> None:
         """Empty the KV cache."""

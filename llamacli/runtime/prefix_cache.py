@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -38,6 +39,9 @@ MINIMUM = 256
 
 LIMIT = 4 << 30
 """Bytes that all entries may take together, unless told otherwise."""
+
+TAKEN_UP = 500e6
+"""Bytes of a state that are read from the disk, checked and handed to the engine in a second, at least."""
 
 WORTH = 8
 """An entry is not loaded for less than this fraction (one in so many) of its tokens."""
@@ -160,19 +164,28 @@ class PrefixCache:
 
     # -- keeping -----------------------------------------------------------------------------------------------
 
-    def keep(self, evaluator: Evaluator) -> None:
-        """Keep the prompt that was read, up to its last whole step; takes everything after it out of the cache."""
+    def keep(self, evaluator: Evaluator, token_seconds: float = math.inf) -> None:
+        """Keep the prompt that was read, up to its last whole step; takes everything after it out of the cache.
+
+        Not where a GPU reads so fast (`token_seconds`) that taking it up from the disk would take longer.
+        """
         length = evaluator.aligned
+        if not self._pays(evaluator, length, token_seconds):
+            return
         if length - self._found < self.minimum or length > len(evaluator.cells):
             return
         digest = hashlib.sha256(struct.pack(f"={length}i", *evaluator.cells[:length])).hexdigest()[:24]
         name = f"{NAMED}{self.name}-{digest}" if self.name else digest
         self._write(evaluator, name, length)
 
-    def keep_chat(self, evaluator: Evaluator) -> None:
-        """Keep the whole conversation as it stands."""
-        if self.chat and len(evaluator.cells) >= self.minimum:
+    def keep_chat(self, evaluator: Evaluator, token_seconds: float = math.inf) -> None:
+        """Keep the whole conversation as it stands, where that pays."""
+        length = len(evaluator.cells)
+        if self.chat and length >= self.minimum and self._pays(evaluator, length, token_seconds):
             self._write(evaluator, f"{CHAT}{self.chat}", len(evaluator.cells))
+
+    def _pays(self, evaluator: Evaluator, length: int, token_seconds: float) -> bool:
+        return length * token_seconds >= evaluator.state_bytes() / TAKEN_UP
 
     def _write(self, evaluator: Evaluator, name: str, length: int) -> None:
         part = None

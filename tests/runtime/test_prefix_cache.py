@@ -291,3 +291,15 @@ def test_models_whose_states_cannot_be_cut_use_whole_entries_only(family: str, t
             after = answer(engine, one)
         assert after[1].cached == cached
         assert (after[0], after[2]) == (text, logits)
+
+
+def test_what_is_read_faster_than_the_disk_gives_it_is_not_kept(tmp_path: Path, converted: Callable[..., Path]) -> None:
+    model = converted("stories260K-hf", "F32")
+    with open_engine(model, SETTINGS) as engine:
+        cache = PrefixCache(tmp_path, engine.gguf, SETTINGS, engine.threads)
+        engine.logits_after(prompt(400))
+        cache.keep(engine._compute, 1e-9)
+        assert not all_entries(tmp_path)
+        engine.logits_after(prompt(400))
+        cache.keep(engine._compute, 1e-3)
+        assert len(all_entries(tmp_path)) == 1
