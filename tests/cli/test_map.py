@@ -47,7 +47,7 @@ def prompts(count: int) -> list[str]:
 
 @pytest.mark.parametrize("slots", [1, 5])
 def test_rows_are_answered_as_single_prompts_are(slots: int, converted: Callable[..., Path]) -> None:
-    settings = EngineSettings(threads=1, cache_type_k="f32", cache_type_v="f32")
+    settings = EngineSettings(threads=1, gpu_layers=0, cache_type_k="f32", cache_type_v="f32")
     with open_engine(converted("tinystories-chat-2m", "F32"), settings) as engine:
         sampling = Sampling(temp=0, predict=16)
         rows = [engine.tokens((Span(text, False),)) for text in prompts(40)]

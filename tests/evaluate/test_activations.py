@@ -17,7 +17,7 @@ from llamacli.runtime.llama import open_engine
 
 DATA = ROOT / "tests" / "data" / "evaluate"
 TEXT = DATA / "text.txt"
-ONE_THREAD = EngineSettings(threads=1)
+ONE_THREAD = EngineSettings(threads=1, gpu_layers=0)
 Converted = Callable[..., Path]
 Invoke = Callable[..., Result]
 

@@ -55,7 +55,7 @@ def softmax(logits: Sequence[float]) -> list[float]:
 def test_probabilities_equal_those_from_raw_logits(converted: Callable[..., Path], name: str) -> None:
     path = converted(name, "F32")
     prompt = (Span("Once upon a time there was", False),)
-    with open_engine(path, EngineSettings(threads=1)) as engine:
+    with open_engine(path, EngineSettings(threads=1, gpu_layers=0)) as engine:
 
         def tokens_of(spans: Prompt) -> list[int]:
             return engine.tokens(spans)

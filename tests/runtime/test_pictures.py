@@ -42,7 +42,7 @@ def projector(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(converted: Callable[..., Path]) -> Iterator[LlamaEngine]:
-    with open_engine(converted("stories260K-hf", "F32"), EngineSettings(threads=1)) as opened:
+    with open_engine(converted("stories260K-hf", "F32"), EngineSettings(threads=1, gpu_layers=0)) as opened:
         yield opened
 
 
@@ -117,7 +117,7 @@ def test_pictures_that_take_more_cells_than_places(tmp_path: Path) -> None:
     projector = write_projector(tmp_path / "mmproj.gguf", "qwen2vl_merger", 64)
     numbers = random.Random(1)
     noise = png(96, 64, lambda x, y: (numbers.randrange(256),) * 3)
-    with open_engine(tmp_path / "q.gguf", EngineSettings(threads=1, ctx_size=256)) as engine:
+    with open_engine(tmp_path / "q.gguf", EngineSettings(threads=1, gpu_layers=0, ctx_size=256)) as engine:
         mark = engine.add_picture(noise, projector)
         assert engine.pictures is not None
         assert [(chunk.cells, chunk.positions) for chunk in engine.pictures.chunks.values()] == [(24, 6)]
