@@ -80,23 +80,32 @@ class Console:
     def status(self, text: str) -> None:
         """A line about what is happening, on stderr; silent with --quiet."""
         if not self.quiet:
-            self.err.write(clean(text) + "\n")
-            self.err.flush()
+            self._talk(clean(text))
 
     def warn(self, text: str) -> None:
         """A line that the user should see even with --quiet."""
-        self.err.write(self._paint("warning: ", "33") + clean(text) + "\n")
-        self.err.flush()
+        self._talk(self._paint("warning: ", "33") + clean(text))
 
     def error(self, error: LlamacliError) -> None:
         """What went wrong and what to do next."""
         if self.json_output:
             body = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
             self.err.write(json.dumps(body, ensure_ascii=False) + "\n")
-        else:
-            self.err.write(self._paint("error: ", "31") + clean(error.message) + "\n")
-            if error.hint:
-                self.err.write("  " + clean(error.hint).replace("\n", "\n  ") + "\n")
+            self.err.flush()
+            return
+        self._talk(self._paint("error: ", "31") + clean(error.message))
+        if error.hint:
+            self._talk("  " + clean(error.hint).replace("\n", "\n  "))
+
+    def _talk(self, text: str) -> None:
+        """Lines on stderr; a terminal would break them in the middle of words, so we do it between them."""
+        if self.err_is_terminal:
+            from llamacli.cli.screen.look import width_of
+            from llamacli.cli.screen.wrap import Wrap
+
+            wrap = Wrap(lambda: width_of(self.err, self.env))
+            text = wrap.feed(text) + wrap.flush()
+        self.err.write(text + "\n")
         self.err.flush()
 
     @contextlib.contextmanager
