@@ -14,12 +14,13 @@ import typer
 
 from llamacli.cli.answer_form import AnswerForm
 from llamacli.cli.context import Context
-from llamacli.cli.question_source import Input, messages_of
+from llamacli.cli.question_source import Input
 from llamacli.errors import Interrupted, SchemaError, TimedOut, Truncated
 
 if TYPE_CHECKING:
     from llamacli.cli.answer_output import AnswerOutput, EventOutput, ThoughtOutput
-    from llamacli.library.chats import Journal
+    from llamacli.cli.images import Gallery
+    from llamacli.library.chats import Journal, PictureFile
     from llamacli.runtime.constrain import Constraint
     from llamacli.runtime.llama import LlamaEngine
     from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done besides asking: the form of the answer, what it is held to, what is written down."""
+    """What is done besides asking: the form of the answer, what it is held to, what is written down.
+
+    `pictures` go with the question, and with those of the conversation they hang in the gallery.
+    """
 
     form: AnswerForm
     held: Constraint | None
@@ -37,6 +41,8 @@ class Work:
     receipt: Path | None
     journal: Journal | None
     given: Input
+    gallery: Gallery
+    pictures: tuple[PictureFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ class Run:
             self.engine,
             question.template,
             system=question.system,
-            messages=messages_of(work.journal) if work.journal else (),
+            messages=work.gallery.messages(work.journal.chat.path()) if work.journal else (),
             tools=work.tools or None,
             arguments=question.arguments,
             thinking=thinking_of(question.think),
@@ -302,9 +308,11 @@ class Run:
         """Save the turn in the conversation it goes on with, and write the receipt."""
         journal, text = self.work.journal, "".join(self.text)
         if journal is not None and (text or self.reasoning):
+            from llamacli.library.chats import with_pictures
             from llamacli.runtime.messages import Message
 
-            journal.say(Message("user", self.question.text).as_dict(), created=self.here.now())
+            asked = with_pictures(Message("user", self.question.text).as_dict(), self.work.pictures)
+            journal.say(asked, created=self.here.now())
             answer = Message("assistant", text, reasoning="".join(self.reasoning).strip())
             journal.say(answer.as_dict(), created=self.here.now(), finish=self.finish)
         if self.work.receipt is not None:

@@ -15,7 +15,6 @@ from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.library.chats import Journal
-    from llamacli.runtime.messages import Message
 
 _KEY = "llamacli.question_source"
 OVERFLOWS = ("error", "head", "tail", "middle", "map-reduce")
@@ -57,9 +56,7 @@ def question_source(context: typer.Context) -> QuestionSource:
     if values and template is None:
         raise UsageError("-P goes with a prompt template", "-T NAME, or --template-arg for values of the chat template")
     images, projector = tuple(given.get("images", ())), given.get("projector", "")
-    if images and given.get("continued"):
-        raise UsageError("--image does not go with -C: saved conversations keep text only")
-    if projector and not images:
+    if projector and not images and not given.get("continued"):
         raise UsageError("--mmproj goes with --image")
     return QuestionSource(template, values, bool(given.get("continued")), overflow, images, projector)
 
@@ -102,21 +99,6 @@ def last_conversation(here: Context) -> Journal:
     from llamacli.library.chats import Chats
 
     return Chats(here.data_dir / "chats").last()
-
-
-def messages_of(journal: Journal) -> list[Message]:
-    """A saved conversation as the runtime's values, its system prompt not among them."""
-    from llamacli.runtime.messages import Message
-
-    known = ("system", "user", "assistant", "tool")
-    return [
-        Message(
-            node.role if node.role in known else "user",  # type: ignore[arg-type]
-            node.text,
-            reasoning=str(node.message.get("reasoning_content") or ""),
-        )
-        for node in journal.chat.path()
-    ]
 
 
 def _option(name: str, *flags: str, text: str, metavar: str | None = None) -> Any:

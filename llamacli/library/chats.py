@@ -4,6 +4,7 @@ A file `<id>.jsonl` is a journal of events, each one JSON object on its line:
 
     {"type": "chat", "id": "3f2a91c0", "version": 1, "created": 1790000000, "model": "..."}
     {"type": "message", "id": "9b1c44d2", "parent": null, "role": "user", "content": "Hello"}   OpenAI's message format
+    {..., "content": "What is it?", "pictures": [{"path": "/home/me/cat.png", "sha256": "..."}]}   files, not copied
     {"type": "head", "id": "9b1c44d2"}        the conversation goes on from here (undo, switch)
     {"type": "branch", "id": "9b1c44d2", "name": "short version"}
     {"type": "system" | "title" | "model", "value": "..."}                                     the last one counts
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,19 @@ from llamacli.errors import CannotWrite, NotFound
 
 VERSION = 1
 _TITLE_LENGTH = 48
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture that goes with a message: where its file lay, and the SHA-256 that it had."""
+
+    path: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """What it is called on the screen."""
+        return Path(self.path).name
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,13 @@ class Node:
     def text(self) -> str:
         """What was said."""
         return str(self.message.get("content") or "")
+
+    @property
+    def pictures(self) -> tuple[PictureFile, ...]:
+        """The pictures that were shown with it."""
+        given = self.message.get("pictures")
+        entries = [entry for entry in given if isinstance(entry, dict)] if isinstance(given, list) else []
+        return tuple(PictureFile(str(entry.get("path", "")), str(entry.get("sha256", ""))) for entry in entries)
 
 
 @dataclass
@@ -115,6 +136,12 @@ class Chat:
 
 _EXTRA = ("created", "stopped", "finish", "usage", "probabilities")
 _OURS = ("type", "id", "parent", *_EXTRA)
+
+
+def with_pictures(message: Mapping[str, Any], pictures: Sequence[PictureFile]) -> dict[str, Any]:
+    """A message as it is saved together with `pictures`."""
+    shown = [{"path": picture.path, "sha256": picture.sha256} for picture in pictures]
+    return {**message, **({"pictures": shown} if shown else {})}
 
 
 def new_id(taken: Iterable[str] = ()) -> str:

@@ -65,6 +65,9 @@ _PLAIN = """{{- bos_token | default('') -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"""
 
+PLAIN = "plain"
+"""The template for models that bring none: a written dialogue."""
+
 BUILTIN: Mapping[str, str] = {
     "chatml": _CHATML,
     "llama2": _LLAMA2,
@@ -73,9 +76,9 @@ BUILTIN: Mapping[str, str] = {
     "gemma": _GEMMA,
     "phi3": _PHI3,
     "zephyr": _ZEPHYR,
-    "plain": _PLAIN,
+    PLAIN: _PLAIN,
 }
-"""Name -> template. `plain` is a written dialogue, for base models."""
+"""Name -> template."""
 
 PLAIN_STOP = "\nUser:"
 """Where an answer to the `plain` template ends, since a base model writes both sides."""

@@ -257,3 +257,12 @@ def test_the_model_can_be_changed_in_the_middle(chat: Chat, converted: Callable[
 def test_a_base_model_writes_a_dialogue_and_says_so(chat: Chat, converted: Callable[..., Path]) -> None:
     done = chat("Once upon a time", flags=("-n", "5"), name=str(converted("tinystories-656k-bf16", "F16")))
     assert done.code == 0 and "no chat template" in done.err and done.out.strip()
+
+
+def test_what_waits_for_the_next_message_can_be_dropped(chat: Chat, tmp_path: Path) -> None:
+    """A file that is too long stays attached after the error: without this, every message would fail."""
+    (tmp_path / "long.txt").write_text("dog cat " * 2000)
+    assert chat("/file long.txt", "Hello").code == 5
+    done = chat("/file long.txt", "/file off", "/file off", "Hello", "/file long.txt", "/new", "Hello")
+    assert (done.code, done.out) == (0, 2 * GREETING)
+    assert "dropped 1 text\n" in done.err and "nothing was waiting" in done.err

@@ -36,6 +36,10 @@ def chat_command(
     system: str = typer.Option("", "-sys", "--system", metavar="TEXT", help="The system prompt."),
     system_file: Path | None = typer.Option(None, "-sysf", "--system-file", metavar="FILE", help="It from a file."),
     files: list[str] = typer.Option([], "-f", "--file", metavar="FILE", help="Goes with the first message."),
+    images: list[str] = typer.Option(
+        [], "--image", metavar="FILE", help="A picture for the first message (repeatable)."
+    ),
+    projector: str = typer.Option("", "--mmproj", metavar="FILE", help="The projector, if it is not beside the model."),
     template: str = typer.Option("", "--chat-template", metavar="FILE|NAME", help="Instead of the model's own."),
     think: str = typer.Option("", "--think", metavar="on|off|auto|N", help="Whether the model thinks first."),
     overflow: str = typer.Option("stop", "--overflow", metavar="stop|drop", help="What a full context does."),
@@ -49,6 +53,7 @@ def chat_command(
     llamacli chat -C                             go on where you left off
     printf 'Hello\\n' | llamacli chat MODEL      one answer per line
     """
+    from llamacli.cli.images import Gallery
     from llamacli.cli.loading import load_model
     from llamacli.cli.screen.look import look_of
     from llamacli.cli.screen.model import ChatModel, thinking_of
@@ -63,8 +68,9 @@ def chat_command(
     journal = _saved(chats, continued, resume)
     settings, thinking = engine_settings(context, here.env), thinking_of(think)
 
-    def open_model(name: str | None) -> ChatModel:
-        chosen = ChatModel(load_model(here, name, settings), template=template, thinking=thinking)
+    def open_model(name: str | None, projector: str = "") -> ChatModel:
+        engine = load_model(here, name, settings)
+        chosen = ChatModel(engine, Gallery(here, engine, projector), template=template, thinking=thinking)
         use_prompt_cache(context, chosen.engine, chat=journal.chat.id if journal else "")
         chosen.defaults = sampling(context, chosen.defaults)
         return chosen
@@ -73,7 +79,7 @@ def chat_command(
     person = here.stdin.isatty()
     editable = person and look.redraw
     with unseen_typing(here.stdin) if editable else contextlib.nullcontext():
-        loaded = open_model(model or named or (journal.chat.model if journal else None))
+        loaded = open_model(model or named or (journal.chat.model if journal else None), projector)
         talk = Talk(
             context=here,
             look=look,
@@ -86,7 +92,7 @@ def chat_command(
             person=person,
         )
         try:
-            _prepare(talk, no_save, _system_text(here, system, system_file), files)
+            _prepare(talk, no_save, _system_text(here, system, system_file), files, images)
             talk.loop(_reader(talk, editable, keep_history=not no_save))
         finally:
             _remember(talk)
@@ -114,7 +120,7 @@ def _system_text(here: Context, text: str, file: Path | None) -> str:
     return text_of(here.cwd / file.expanduser()).strip() if file else text
 
 
-def _prepare(talk: Talk, no_save: bool, system: str, files: list[str]) -> None:
+def _prepare(talk: Talk, no_save: bool, system: str, files: list[str], images: list[str]) -> None:
     """Everything before the first message."""
     from llamacli.cli.screen.attach import block, blocks_of
     from llamacli.runtime.defaults import described
@@ -134,9 +140,13 @@ def _prepare(talk: Talk, no_save: bool, system: str, files: list[str]) -> None:
         talk.console.warn(f"{talk.chat.damaged} damaged lines of the saved conversation are left out")
     if talk.path and talk.person:
         _show_last(talk)
+    if any(node.pictures for node in talk.path):
+        talk.seen()  # what is gone is told now
     for pattern in files:
         for name, text in blocks_of(talk.context.cwd, pattern):
             talk.attach(name, block(name, text))
+    for name in images:
+        talk.attach_picture(name)
 
 
 def _show_last(talk: Talk) -> None:
@@ -153,6 +163,7 @@ def _show_last(talk: Talk) -> None:
             talk.write("\n".join(lines[-_SHOWN_OF_ANSWER:]).rstrip("\n") + "\n")
             continue
         lines = talk.fitted(text).splitlines()
+        lines = [f"[picture {picture.name}]" for picture in node.pictures] + lines
         mark = talk.look.pick("› ", "> ") if node.role == "user" else ""
         shown = lines[:_SHOWN_OF_QUESTION] if node.role == "user" else lines[-_SHOWN_OF_ANSWER:]
         talk.say(mark + "\n".join(shown), dim=True)

@@ -84,29 +84,28 @@ def run_command(
     if source.continued and raw:
         raise UsageError("--raw does not go with -C: a conversation needs a chat template")
     settings = engine_settings(context, here.env)
-    work = Work(
-        form=form,
-        held=constraint(here, form, grammar),
-        tools=tuple(tools_in(here, form.tools)) if form.tools else (),
-        receipt=check_receipt(here, form.receipt) if form.receipt else None,
-        journal=journal,
-        given=given,
-    )
+    held = constraint(here, form, grammar)
+    tools = tuple(tools_in(here, form.tools)) if form.tools else ()
+    receipt = check_receipt(here, form.receipt) if form.receipt else None
     if require_gpu:
         _require_gpu()
     with _opened(here, wanted.model, settings, deadline) as engine, prompt_cache(context, engine):
-        from llamacli.cli.images import marks_of
+        from llamacli.cli.images import Gallery
         from llamacli.runtime.defaults import sampling_defaults
 
-        chosen = sampling(context, sampling_defaults(engine.metadata))
+        gallery = Gallery(here, engine, source.projector)
+        pictures = tuple(map(gallery.take, source.images))
+        work = Work(form, held, tools, receipt, journal, given, gallery, pictures)
+        chat_template, stop = (None, ()) if raw else _template(here, engine, template, source.continued)
+        chosen = sampling(context, replace(sampling_defaults(engine.metadata), stop=stop))
         if work.held is not None:
             chosen = replace(chosen, grammar=work.held.grammar)
         own_system = _text(here, system_file).strip() if system_file else system
         question = Question(
             text=given.text,
-            pictures=marks_of(here, engine, source),
+            pictures="".join(map(gallery.mark, pictures)),
             system=own_system or given.system or (journal.chat.system if journal else ""),
-            template=None if raw else _template(here, engine, template),
+            template=chat_template,
             arguments=_arguments(template_args),
             think=think or ("off" if work.held or form.choices else ""),
             prefill=prefill,
@@ -141,11 +140,18 @@ def _opened(here: Context, name: str | None, settings: Any, deadline: Deadline) 
     return load_model(here, name, settings, watch)
 
 
-def _template(here: Context, engine: LlamaEngine, choice: str) -> ChatTemplate | None:
+def _template(
+    here: Context, engine: LlamaEngine, choice: str, continued: bool
+) -> tuple[ChatTemplate | None, tuple[str, ...]]:
+    """The template and what ends an answer under it. A conversation needs one, so base models write a dialogue on."""
+    from llamacli.runtime.builtin_templates import PLAIN, PLAIN_STOP
     from llamacli.runtime.open_template import template_for
 
     path = here.cwd / Path(choice).expanduser() if choice else None
-    return template_for(engine, str(path) if path is not None and path.is_file() else choice)
+    found = template_for(engine, str(path) if path is not None and path.is_file() else choice)
+    if choice == PLAIN or (found is None and continued):
+        return template_for(engine, PLAIN), (PLAIN_STOP,)
+    return found, ()
 
 
 def _text(here: Context, path: Path) -> str:

@@ -1,15 +1,37 @@
-"""Files as blocks of a message."""
+"""What is attached to a message: files as blocks of text, and pictures."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llamacli.errors import NotFound, UsageError
+from llamacli.library.chats import PictureFile, with_pictures
 
 LARGEST_FILE = 16 << 20
 """Bytes; more text than any context holds, and little enough to read at once."""
+
+
+@dataclass
+class Attached:
+    """What goes with the next message: blocks of text behind it, pictures before it."""
+
+    texts: list[str] = field(default_factory=list)
+    pictures: list[PictureFile] = field(default_factory=list)
+
+    def message(self, text: str) -> dict[str, Any]:
+        """The user's message as it is saved."""
+        return with_pictures({"role": "user", "content": "\n".join([text, *self.texts])}, self.pictures)
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.pictures)
+
+    def __str__(self) -> str:
+        parts = ((len(self.texts), "text"), (len(self.pictures), "picture"))
+        return " and ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, what in parts if count)
 
 
 def block(name: str, text: str) -> str:

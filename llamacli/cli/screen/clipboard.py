@@ -1,4 +1,4 @@
-"""Copying text: through the system's own tool, else through the terminal."""
+"""The clipboard, through the system's own tools; text can also be copied through the terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from llamacli.errors import UsageError
@@ -58,3 +59,57 @@ def _through(tool: list[str], text: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def pasted(env: Mapping[str, str]) -> str | bytes:
+    """What is on the clipboard: text, or the bytes of a PNG where the tools can hand over pictures.
+
+    Raises UsageError if there is no clipboard or nothing of use on it.
+    """
+    tools = [tool for tool in _sources(env) if shutil.which(tool.text[0])]
+    for tool in tools:
+        if tool.kinds and _PNG in _output(tool.kinds).decode("utf-8", "replace").split():
+            return _output(tool.picture)
+        text = _output(tool.text).decode("utf-8", "replace")
+        if text.strip():
+            return text
+    if tools:
+        raise UsageError("there is neither text nor a PNG on the clipboard", "/file PATH and /image PATH take files")
+    raise UsageError("there is no clipboard here", "install wl-clipboard or xclip, or paste as the terminal does it")
+
+
+_PNG = "image/png"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Commands that print the clipboard: as text, what kinds of things are there, as a picture."""
+
+    text: list[str]
+    kinds: list[str] = field(default_factory=list)
+    picture: list[str] = field(default_factory=list)
+
+
+def _sources(env: Mapping[str, str]) -> list[_Source]:
+    if sys.platform == "darwin":
+        return [_Source(["pbpaste"])]
+    if sys.platform == "win32":
+        utf8 = "[Console]::OutputEncoding = [Text.Encoding]::UTF8; Get-Clipboard -Raw"
+        return [_Source(["powershell", "-NoProfile", "-Command", utf8])]
+    sources = []
+    if env.get("WAYLAND_DISPLAY"):
+        paste = ["wl-paste", "--no-newline"]
+        sources.append(_Source([*paste, "--type", "text"], ["wl-paste", "--list-types"], [*paste, "--type", _PNG]))
+    if env.get("DISPLAY"):
+        paste = ["xclip", "-selection", "clipboard", "-out"]
+        sources.append(_Source(paste, [*paste, "-target", "TARGETS"], [*paste, "-target", _PNG]))
+        sources.append(_Source(["xsel", "--clipboard", "--output"]))
+    return sources
+
+
+def _output(command: list[str]) -> bytes:
+    """What a command prints; nothing where it fails."""
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return b""

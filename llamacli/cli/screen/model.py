@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from llamacli.cli.images import Gallery
 from llamacli.cli.sizes import human_size
 from llamacli.errors import UsageError
-from llamacli.runtime.builtin_templates import PLAIN_STOP
+from llamacli.runtime.builtin_templates import PLAIN, PLAIN_STOP
 from llamacli.runtime.defaults import sampling_defaults
 from llamacli.runtime.llama import LlamaEngine
 from llamacli.runtime.messages import Message, Piece, Sampling
 from llamacli.runtime.open_template import template_for
 from llamacli.runtime.session import Session, Thinking
 
-PLAIN = "plain"
-"""The built-in template for models that bring none: a written dialogue."""
-
 
 class ChatModel:
     """A loaded model that can be talked to. `base`: it brings no chat template, so it only writes a dialogue on."""
 
-    def __init__(self, engine: LlamaEngine, *, template: str = "", thinking: Thinking | None = None) -> None:
-        self.engine = engine
+    def __init__(
+        self, engine: LlamaEngine, gallery: Gallery, *, template: str = "", thinking: Thinking | None = None
+    ) -> None:
+        self.engine, self.gallery = engine, gallery
         own = template_for(engine, template)
         self.base = own is None
         chosen = own or template_for(engine, PLAIN)

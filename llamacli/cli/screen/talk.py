@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from llamacli.cli.console import Console
 from llamacli.cli.context import Context
 from llamacli.cli.screen.answer import Answer, LiveAnswer
+from llamacli.cli.screen.attach import Attached
 from llamacli.cli.screen.interrupt import stop_on_interrupt
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.model import ChatModel
@@ -17,7 +18,7 @@ from llamacli.cli.screen.slash.table import parse
 from llamacli.cli.screen.status import share_of, status_line
 from llamacli.cli.screen.wrap import Wrap
 from llamacli.errors import CannotWrite, ContextOverflow, LlamacliError
-from llamacli.library.chats import Chat, Chats, Journal, Node
+from llamacli.library.chats import Chat, Chats, Journal, Node, PictureFile
 from llamacli.runtime.messages import Message, Piece, Sampling
 
 _NEARLY_FULL = 85
@@ -48,7 +49,8 @@ class Talk:
     undone: list[str | None] = field(default_factory=list)
     ended: bool = False
     reader: Reader | None = None
-    _attached: list[str] = field(default_factory=list)
+    attached: Attached = field(default_factory=Attached)
+    """What goes with the next message."""
     _warned: bool = False
 
     @property
@@ -117,24 +119,34 @@ class Talk:
 
     def attach(self, name: str, text: str) -> None:
         """Keep `text` for the next message."""
-        self._attached.append(text)
+        self.attached.texts.append(text)
         self.say(f"{name}: {len(text):,} characters go with your next message")
+
+    def attach_picture(self, name: str) -> None:
+        """Keep the picture in a file for the next message. Raises LlamacliError for what this model cannot see."""
+        self.show(self.model.gallery.take(name))
+
+    def show(self, picture: PictureFile) -> None:
+        """Keep a picture, which the gallery has, for the next message."""
+        self.attached.pictures.append(picture)
+        self.say(f"{picture.name}: the picture goes with your next message")
 
     def ask(self, text: str) -> None:
         """Send a message, with what is attached to it, and show the answer.
 
         If no answer can be made, the conversation stands where it stood before. Raises LlamacliError.
         """
-        before, attached = self.chat.head, list(self._attached)
-        content = "\n".join([text, *attached])
-        self._attached.clear()
+        before, attached = self.chat.head, self.attached
+        self.attached = Attached()
         self.undone.clear()
-        self._record(lambda: self.journal.say({"role": "user", "content": content}, created=self.context.now()))
+        self._record(lambda: self.journal.say(attached.message(text), created=self.context.now()))
         try:
             self.answer()
         except LlamacliError:
-            self._attached = attached
+            self.attached = attached
             self.go_to(before)
+            if attached and self.person:
+                self.say(f"attached to your next message: {attached}  (/file off drops it)", dim=True)
             raise
 
     def answer(self, *, temp: float | None = None) -> None:
@@ -158,7 +170,7 @@ class Talk:
     def seen(self) -> list[Message]:
         """What the model sees of the conversation."""
         system = [Message("system", self.chat.system)] if self.chat.system else []
-        return [*system, *(as_message(node) for node in self.path[self.hidden :])]
+        return [*system, *self.model.gallery.messages(self.path[self.hidden :])]
 
     def _generate(self, sampling: Sampling) -> Answer:
         messages = self.seen()
@@ -215,7 +227,7 @@ class Talk:
         if keep is None:
             raise error
         if not self.drop_oldest:
-            if not self.person:
+            if not self.person or self._last_turn_is_too_long():
                 raise error
             self.say(f"the context is full: {error.message}")
             if not self.confirm("go on without the oldest turns? They stay saved."):
@@ -223,6 +235,12 @@ class Talk:
         dropped = keep - self.hidden
         self.hidden = keep
         self.console.warn(f"the model no longer sees the {dropped} oldest messages; the system prompt stays")
+
+    def _last_turn_is_too_long(self) -> bool:
+        """Whether it would not help to leave out all others."""
+        seen = self.seen()
+        last = [message for message in seen[:-1] if message.role == "system"] + seen[-1:]
+        return self.model.count(last) >= self.model.size
 
     def _after_oldest_turns(self) -> int | None:
         """From which message on enough is left out, or None if only the last turn is left."""
@@ -273,6 +291,7 @@ class Talk:
             self.model.name, self.context.now(), title=title, save=self.journal.path is not None
         )
         self.undone.clear()
+        self.attached = Attached()
         self.used = self.hidden = 0
         self.last = None
         if system:
@@ -297,9 +316,3 @@ class Talk:
         label = self.chat.label()
         session = f"session {self.chat.id}" + (f' "{label}"' if label else "")
         return dot.join([*parts, session if self.journal.path else "not saved"])
-
-
-def as_message(node: Node) -> Message:
-    """A saved message as the runtime's value."""
-    role = node.role if node.role in ("system", "user", "assistant", "tool") else "user"
-    return Message(role, node.text, reasoning=str(node.message.get("reasoning_content") or ""))  # type: ignore[arg-type]

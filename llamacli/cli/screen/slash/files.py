@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamacli.cli.screen.attach import block, blocks_of
-from llamacli.cli.screen.clipboard import copy
+from llamacli.cli.screen.attach import Attached, block, blocks_of
+from llamacli.cli.screen.clipboard import copy, pasted
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.command import Slash
 from llamacli.errors import CannotWrite, UsageError
+from llamacli.library.chats import Node
 
 if TYPE_CHECKING:
     from llamacli.cli.screen.talk import Talk
@@ -20,8 +22,41 @@ if TYPE_CHECKING:
 def _file(talk: Talk, argument: str) -> None:
     if not argument:
         raise UsageError("/file PATH: which file?")
+    if argument == "off":
+        talk.say(f"dropped {talk.attached}" if talk.attached else "nothing was waiting")
+        talk.attached = Attached()
+        return
     for name, text in blocks_of(talk.context.cwd, argument):
         talk.attach(name, block(name, text))
+
+
+def _image(talk: Talk, argument: str) -> None:
+    if not argument:
+        raise UsageError("/image PATH: which picture?")
+    talk.attach_picture(argument)
+
+
+def _paste(talk: Talk, argument: str) -> None:
+    found = pasted(talk.context.env)
+    if isinstance(found, str):
+        talk.attach("clipboard", block("clipboard", found))
+        return
+    name = f"{hashlib.sha256(found).hexdigest()[:16]}.png"
+    path = talk.chats.folder / "pictures" / name
+    picture = talk.model.gallery.add(found, path, "the picture on the clipboard")
+    if talk.journal.path is not None and not path.exists():
+        _keep(path, found)
+    talk.show(picture)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """A pasted picture has no file of its own: keep it beside the conversations, for their owner only."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+    except OSError as error:
+        raise CannotWrite(f"cannot keep the picture: {path}: {error.strerror}") from error
 
 
 def _run(talk: Talk, argument: str) -> None:
@@ -43,7 +78,9 @@ def _save(talk: Talk, argument: str) -> None:
     parts = [f"# {talk.chat.label()}\n"]
     if talk.chat.system:
         parts.append(f"> {talk.chat.system}\n".replace("\n", "\n> ").removesuffix("> ") + "\n")
-    parts.extend(f"**{node.role}**\n\n{node.text.rstrip()}\n" for node in talk.path)
+    for node in talk.path:
+        shown = "".join(f"![{picture.name}]({picture.path})\n\n" for picture in node.pictures)
+        parts.append(f"**{node.role}**\n\n{shown}{node.text.rstrip()}\n")
     _write(path, "\n".join(parts))
     talk.say(f"saved {len(talk.path)} messages to {path}")
 
@@ -53,7 +90,7 @@ def _export(talk: Talk, argument: str) -> None:
     if kind != "json":
         raise UsageError("/export json [FILE]")
     messages: list[dict[str, Any]] = [{"role": "system", "content": talk.chat.system}] if talk.chat.system else []
-    messages.extend(dict(node.message) for node in talk.path)
+    messages.extend(map(_exported, talk.path))
     text = json.dumps({"model": talk.chat.model, "messages": messages}, ensure_ascii=False, indent=2) + "\n"
     if not name.strip():
         talk.console.write(text)
@@ -61,6 +98,17 @@ def _export(talk: Talk, argument: str) -> None:
     path = _target(talk, name.strip(), ".json")
     _write(path, text)
     talk.say(f"exported {len(messages)} messages to {path}")
+
+
+def _exported(node: Node) -> dict[str, Any]:
+    """A message in the chat format, which has pictures as parts of the content."""
+    message = {key: value for key, value in node.message.items() if key != "pictures"}
+    if node.pictures:
+        paths = [Path(picture.path) for picture in node.pictures]
+        urls = [path.as_uri() if path.is_absolute() else str(path) for path in paths]
+        shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        message["content"] = [*shown, {"type": "text", "text": node.text}]
+    return message
 
 
 def _copy(talk: Talk, argument: str) -> None:
@@ -102,7 +150,11 @@ def _write(path: Path, text: str) -> None:
 
 
 COMMANDS = (
-    Slash("file", "PATH|GLOB", "Add files to your next message.", _file, completes="files"),
+    Slash(
+        "file", "PATH|GLOB|off", "Add files to your next message, or drop what waits for it.", _file, completes="files"
+    ),
+    Slash("image", "PATH", "Show the model a picture with your next message.", _image, completes="files"),
+    Slash("paste", "", "Add what is on the clipboard, a picture or text, to your next message.", _paste),
     Slash("run", "COMMAND", "Run a shell command (asks first) and add its output.", _run),
     Slash("save", "[FILE.md]", "Write this conversation as Markdown.", _save, completes="files"),
     Slash("export", "json [FILE]", "Write this conversation as JSON, in the chat format.", _export),

@@ -70,6 +70,8 @@ def _edit(talk: Talk, argument: str) -> None:
     text = talk.edited(node.text)
     if text.strip():
         talk.go_to(node.parent)
+        for picture in node.pictures:
+            talk.show(picture)
         talk.ask(text)
 
 
@@ -108,7 +110,12 @@ def _diff(talk: Talk, argument: str) -> None:
 
 
 def _lines(path: list[Node]) -> list[str]:
-    return [f"{node.role}: {line}" for node in path for line in node.text.splitlines()]
+    """Every line of a conversation, with whose it is."""
+    out = []
+    for node in path:
+        shown = [f"[picture {picture.name}]" for picture in node.pictures]
+        out += [f"{node.role}: {line}" for line in (*shown, *node.text.splitlines())]
+    return out
 
 
 def _questions(talk: Talk) -> list[Node]:
