@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llamacli.cli.context import Context
+from llamacli.cli.shared_options import SharedOptions, add_options
 from llamacli.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from llamacli.runtime.constrain import Constraint
 
-_KEY = "llamacli.answer_form"
+_FLAGS = SharedOptions("answer_form")
+_option = _FLAGS.option
 _ANY = "*"
 """The value of --extract without one."""
 
@@ -46,9 +48,7 @@ class AnswerForm:
 
 def add_answer_form(command: Any) -> None:
     """Give `command` these flags; `answer_form` reads them."""
-    shared = typer.Typer(add_completion=False, rich_markup_mode=None)
-    shared.command("shared")(_options)
-    command.params += [param for param in typer.main.get_command(shared).params if param.name != "help"]
+    add_options(command, _options)
     parse = command.parse_args
 
     def parse_args(ctx: Any, args: list[str]) -> Any:
@@ -63,7 +63,7 @@ def add_answer_form(command: Any) -> None:
 
 def answer_form(context: typer.Context) -> AnswerForm:
     """The flags as one value. Raises UsageError for what contradicts itself."""
-    form = AnswerForm(**context.meta.get(_KEY, {}))
+    form = AnswerForm(**_FLAGS.given(context))
     held = [f"--{name}" for name in ("schema", "regex", "choices") if getattr(form, name)]
     if len(held) > 1:
         raise UsageError(f"{' and '.join(held)} at once: an answer can be held to one of them")
@@ -136,15 +136,6 @@ def read_file(here: Context, name: str) -> str:
     if not path.is_file():
         raise NotFound(f"no such file: {name}")
     return text_of(path)
-
-
-def _option(name: str, *flags: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    def keep(context: typer.Context, value: Any) -> Any:
-        if value not in (None, "", False):
-            context.meta.setdefault(_KEY, {})[name] = value
-        return value
-
-    return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=keep, **more)
 
 
 def _options(

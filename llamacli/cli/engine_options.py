@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llamacli.cli.configuration import configured
+from llamacli.cli.shared_options import SharedOptions, add_options
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from llamacli.runtime.engine import EngineSettings
     from llamacli.runtime.messages import Sampling
 
-_KEY = "llamacli.engine_options"
+_FLAGS = SharedOptions("engine_options")
+_option, _typed = _FLAGS.option, _FLAGS.choice
 
 
 def add_engine_options(command: Any) -> None:
@@ -36,29 +38,12 @@ def add_loading_options(command: Any) -> None:
     add_options(command, _loading)
 
 
-def add_options(command: Any, function: Any) -> None:
-    """Give `command` those of `function`'s flags whose names are free."""
-    taken = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-    shared = typer.Typer(add_completion=False, rich_markup_mode=None)
-    shared.command("shared")(function)
-    for param in typer.main.get_command(shared).params:
-        param.opts = [name for name in param.opts if name not in taken]
-        if param.opts and param.name != "help":
-            command.params.append(param)
-
-
-def given(context: typer.Context) -> Mapping[str, Any]:
-    """The flags that the user gave, by the names of EngineSettings and Sampling."""
-    values: Mapping[str, Any] = context.meta.get(_KEY, {})
-    return values
-
-
 def engine_settings(context: typer.Context, env: Mapping[str, str]) -> EngineSettings:
     """How the model is to be loaded. Raises UsageError for a value that makes no sense."""
     from llamacli.runtime.engine import EngineSettings
 
     values = _configured(context)
-    values.update(given(context))
+    values.update(_FLAGS.given(context))
     out: dict[str, Any] = {}
     for name in (field.name for field in fields(EngineSettings)):
         if name in values:
@@ -77,7 +62,7 @@ def show_engine_log(here: Context) -> None:
 
 def sampling(context: typer.Context, default: Sampling) -> Sampling:
     """`default` (the model's own settings) with the flags that were given."""
-    values = {**_configured(context), **given(context)}
+    values = {**_configured(context), **_FLAGS.given(context)}
     names = {field.name for field in fields(default)}
     changes = {name: _SAMPLING.get(name, _same)(value) for name, value in values.items() if name in names}
     return replace(default, **changes)
@@ -167,42 +152,14 @@ _LOADING: dict[str, Any] = {
 _SAMPLING: dict[str, Any] = {"stop": tuple, "logit_bias": _logit_bias, "seed": lambda seed: None if seed < 0 else seed}
 
 
-def _keep(name: str) -> Any:
-    def callback(context: typer.Context, value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            raise typer.BadParameter(f"{value} is not a finite number")
-        if value is not None and value != []:
-            context.meta.setdefault(_KEY, {})[name] = value
-        return value
-
-    return callback
-
-
-def _option(name: str, *flags: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=_keep(name), **more)
-
-
 def _pull(context: typer.Context, value: bool | None) -> bool | None:
     if value:
         context.obj.console.pull = True
     return value
 
 
-def _choice(name: str, allowed: tuple[str, ...]) -> Any:
-    def callback(context: typer.Context, value: str | None) -> str | None:
-        if value is not None and value not in allowed:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}")
-        return str(_keep(name)(context, value)) if value is not None else None
-
-    return callback
-
-
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 """Types that llama.cpp accepts for the KV cache."""
-
-
-def _typed(name: str, *flags: str, text: str, allowed: tuple[str, ...], metavar: str) -> Any:
-    return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=_choice(name, allowed))
 
 
 def _loading(

@@ -8,6 +8,7 @@ import typer
 
 from llamacli.cli.completion import complete_model
 from llamacli.cli.console import Console
+from llamacli.cli.shared_options import add_options
 
 ModelArg = Annotated[
     str | None,
@@ -19,13 +20,7 @@ ModelArg = Annotated[
 
 def add_global_options(command: Any) -> None:
     """Give `command` the flags that every command has; they act on its Context and do not reach its function."""
-    taken = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-    shared = typer.Typer(add_completion=False, rich_markup_mode=None)
-    shared.command("shared")(_globals)
-    for param in typer.main.get_command(shared).params:
-        param.opts = [name for name in param.opts if name not in taken]
-        if param.opts and param.name != "help":
-            command.params.append(param)
+    add_options(command, _globals)
 
 
 def _set(attribute: str) -> Any:
@@ -51,6 +46,7 @@ def _globals(
         "--verbose",
         count=True,
         help="More talk; -vv shows the engine's log.",
+        show_default=False,
         expose_value=False,
         callback=_set("verbose"),
     ),

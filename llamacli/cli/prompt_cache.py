@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llamacli.cli.context import Context
+from llamacli.cli.shared_options import add_options
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.I)
 
 def add_cache_option(command: Any) -> None:
     """Give `command` the flag; its value waits in Click's context for `use_prompt_cache`."""
-    shared = typer.Typer(add_completion=False, rich_markup_mode=None)
-    shared.command("shared")(_cache)
-    command.params += [param for param in typer.main.get_command(shared).params if param.name != "help"]
+    add_options(command, _cache)
 
 
 def cache_root(context: Context) -> Path:

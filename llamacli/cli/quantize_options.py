@@ -11,10 +11,11 @@ from typing import Any
 
 import typer
 
-from llamacli.cli.engine_options import add_options
+from llamacli.cli.shared_options import SharedOptions, add_options
 from llamacli.errors import UsageError
 
-_KEY = "llamacli.quality_options"
+_FLAGS = SharedOptions("quality_options")
+_option = _FLAGS.option
 CHECKS = ("none", "quick", "full")
 
 
@@ -46,7 +47,7 @@ class QualityOptions:
 
 def quality_options(context: typer.Context) -> QualityOptions:
     """The flags that were given. Raises UsageError for those that contradict each other."""
-    options = QualityOptions(**context.meta.get(_KEY, {}))
+    options = QualityOptions(**_FLAGS.given(context))
     promises = [name for name in ("target_size", "target_bpw", "max_kld") if getattr(options, name)]
     if len(promises) > 1:
         flags = " and ".join("--" + name.replace("_", "-") for name in promises)
@@ -75,19 +76,6 @@ def completed(arguments: Sequence[str]) -> list[str]:
         if argument in _ALONE and "--" not in out and not following.isalpha():
             out.append(_ALONE[argument])
     return out
-
-
-def _keep(name: str) -> Any:
-    def callback(context: typer.Context, value: Any) -> Any:
-        if value not in (None, ""):
-            context.meta.setdefault(_KEY, {})[name] = value
-        return value
-
-    return callback
-
-
-def _option(name: str, *flags: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=_keep(name), **more)
 
 
 def _quality(

@@ -11,12 +11,14 @@ import typer
 from llamacli.cli.context import Context
 from llamacli.cli.prompt_input import STDIN
 from llamacli.cli.prompt_templates import PromptTemplate, find_template
+from llamacli.cli.shared_options import SharedOptions, add_options
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
     from llamacli.library.chats import Journal
 
-_KEY = "llamacli.question_source"
+_FLAGS = SharedOptions("question_source")
+_option = _FLAGS.option
 OVERFLOWS = ("error", "head", "tail", "middle", "map-reduce")
 
 
@@ -34,15 +36,13 @@ class QuestionSource:
 
 def add_question_source(command: Any) -> None:
     """Give `command` these flags; `question_source` reads them."""
-    shared = typer.Typer(add_completion=False, rich_markup_mode=None)
-    shared.command("shared")(_options)
-    command.params += [param for param in typer.main.get_command(shared).params if param.name != "help"]
+    add_options(command, _options)
 
 
 def question_source(context: typer.Context) -> QuestionSource:
     """The flags as one value. Raises UsageError, NotFound."""
     here: Context = context.obj
-    given = context.meta.get(_KEY, {})
+    given = _FLAGS.given(context)
     overflow = given.get("overflow", "error")
     if overflow not in OVERFLOWS:
         raise UsageError(f"--overflow {overflow}: one of {', '.join(OVERFLOWS)}")
@@ -99,15 +99,6 @@ def last_conversation(here: Context) -> Journal:
     from llamacli.library.chats import Chats
 
     return Chats(here.data_dir / "chats").last()
-
-
-def _option(name: str, *flags: str, text: str, metavar: str | None = None) -> Any:
-    def keep(context: typer.Context, value: Any) -> Any:
-        if value not in (None, "", False, []):
-            context.meta.setdefault(_KEY, {})[name] = value
-        return value
-
-    return typer.Option(None, *flags, help=text, metavar=metavar, expose_value=False, callback=keep)
 
 
 def _options(
