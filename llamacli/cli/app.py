@@ -29,6 +29,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("map", "One prompt for every row of a file or a pipe."),
     ("embed", "Vectors of texts, from an embedding model."),
     ("tokens", "How many tokens a text has, and which."),
+    ("sessions", "The conversations that chat has saved."),
     ("bench", "Measure speed as llama-bench does, and more."),
     ("list", "The models on this computer."),
     ("show", "What a model file contains."),
@@ -46,6 +47,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("imatrix", "Which weights matter: an importance matrix from a text."),
     ("fit", "Does a model fit this machine, and with how long a context?"),
     ("doctor", "What this machine has and what the engine was built for."),
+    ("completion", "Let a shell complete commands, flags and models."),
     ("help", "Exit codes, environment and other topics."),
 )
 """One line per command; `llamacli.cli.commands.<name>` holds its function `<name>_command`."""

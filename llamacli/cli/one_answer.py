@@ -324,12 +324,14 @@ class Run:
     # -- afterwards --------------------------------------------------------------------------------------------
 
     def _describe(self) -> None:
+        from llamacli.cli.sizes import human_count
         from llamacli.runtime.defaults import described
 
         engine = self.engine
         way = "its chat template" if self.question.template else "no chat template: the text is continued"
         threads = "/".join(map(str, dict.fromkeys(engine.threads)))
-        self.here.console.status(f"{engine.path.name}: {engine.description}, {threads} threads, {way}")
+        what = f"{human_count(engine.parameters)} weights, {engine.gguf.file_type_name}"
+        self.here.console.status(f"{engine.path.name}: {what}, {threads} threads, {way}")
         self.here.console.status(f"sampling: {described(self.sampling)}")
 
     def _report(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacli.cli.context import Context
+from llamacli.cli.sizes import human_count
 
 if TYPE_CHECKING:
     from llamacli.quantize.model import Model
@@ -18,15 +19,7 @@ def describe(model: Model) -> str:
     files = len({path for path in model.inputs if path.suffix in (".safetensors", ".gguf")})
     files = files or len(set(model.shards.values()))
     plural = "s" if files != 1 else ""
-    return f"{files} file{plural} · {model.dtype.lower()} · {model.architecture_class} · {count(model.weights)} weights"
-
-
-def count(number: int) -> str:
-    """A number of weights in a short form: 1.24 B."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return str(number)
+    return f"{files} file{plural} · {model.dtype.lower()} · {model.architecture_class} · {human_count(model.weights)} weights"
 
 
 def summary(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""Numbers of bytes for people."""
+"""Numbers of bytes and weights for people."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def human_age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
     return "now"
+
+
+def human_count(number: int) -> str:
+    """A number of weights in a short form: 1.24 B."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)

@@ -231,6 +231,14 @@ class Chats:
                 raise NotFound(f"several conversations fit {wanted!r}", f"name one by its id: {names}")
         raise NotFound(f"no conversation {wanted!r}", "/sessions in a chat lists them")
 
+    def remove(self, chat: Chat) -> None:
+        """Delete a conversation, and the pasted pictures that no other one shows. Raises OSError."""
+        (self.folder / f"{chat.id}.jsonl").unlink()
+        pasted = {node.path for node in _pictures_of(chat) if Path(node.path).parent == self.folder / "pictures"}
+        if pasted:
+            for path in pasted - {picture.path for other in self.all() for picture in _pictures_of(other)}:
+                Path(path).unlink(missing_ok=True)
+
     def _journal(self, chat: Chat) -> Journal:
         return Journal(chat, self.folder / f"{chat.id}.jsonl")
 
@@ -244,6 +252,10 @@ class Chats:
             except OSError:  # removed meanwhile
                 continue
         return [path for *_, path in sorted(stamped, reverse=True)]
+
+
+def _pictures_of(chat: Chat) -> Iterator[PictureFile]:
+    return (picture for node in chat.nodes.values() for picture in node.pictures)
 
 
 def read(path: Path) -> Chat:

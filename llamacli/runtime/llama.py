@@ -134,13 +134,6 @@ class LlamaEngine:
     # -- what is loaded ----------------------------------------------------------------------------------------
 
     @property
-    def description(self) -> str:
-        """The model in a few words, as llama.cpp names it: family, size, quantization."""
-        buffer = ctypes.create_string_buffer(256)
-        self._lib.llama_model_desc(self._model, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
-
-    @property
     def model_bytes(self) -> int:
         """Size of the weights in bytes."""
         return int(self._lib.llama_model_size(self._model))

@@ -326,6 +326,14 @@ def remove(entry: Entry) -> bool:
     return True
 
 
+def forget_chat(root: Path, chat: str) -> None:
+    """Remove what is kept of a conversation."""
+    for entry in all_entries(root):
+        if entry.path.name == f"{CHAT}{chat}{SUFFIX}":
+            remove(entry)
+    sweep(root)
+
+
 def sweep(root: Path) -> None:
     """Remove what killed processes have left, and folders without entries."""
     for folder in _folders(root):

@@ -77,8 +77,11 @@ def _command_help(context: typer.Context, topic: str) -> None:
     here: Context = context.obj
     group = context.parent
     assert group is not None
-    command = group.command.get_command(group, topic) if topic else group.command  # type: ignore[attr-defined]
+    if not topic:
+        here.console.write(group.get_help().rstrip() + "\n")
+        return
+    command = group.command.get_command(group, topic)  # type: ignore[attr-defined]
     if command is None:
         raise NotFound(f"no help on {topic!r}", f"topics: {', '.join(TOPICS)}, or any command of llamacli --help")
-    with command.make_context(topic or "llamacli", [], parent=group, resilient_parsing=True) as inner:
+    with command.make_context(topic, [], parent=group, resilient_parsing=True) as inner:
         here.console.write(command.get_help(inner).rstrip() + "\n")

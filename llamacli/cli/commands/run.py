@@ -81,6 +81,8 @@ def run_command(
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")
     given = Input.of(asked, text or "", source)
+    if special and not raw:
+        raise UsageError("--special goes with --raw: with a chat template no text of yours is read as control tokens")
     if source.continued and raw:
         raise UsageError("--raw does not go with -C: a conversation needs a chat template")
     settings = engine_settings(context, here.env)

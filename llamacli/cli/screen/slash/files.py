@@ -6,14 +6,14 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llamacli.cli.screen.attach import Attached, block, blocks_of
 from llamacli.cli.screen.clipboard import copy, pasted
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.command import Slash
+from llamacli.cli.transcript import as_markdown, as_object
 from llamacli.errors import CannotWrite, UsageError
-from llamacli.library.chats import Node
 
 if TYPE_CHECKING:
     from llamacli.cli.screen.talk import Talk
@@ -75,13 +75,7 @@ def _run(talk: Talk, argument: str) -> None:
 
 def _save(talk: Talk, argument: str) -> None:
     path = _target(talk, argument, ".md")
-    parts = [f"# {talk.chat.label()}\n"]
-    if talk.chat.system:
-        parts.append(f"> {talk.chat.system}\n".replace("\n", "\n> ").removesuffix("> ") + "\n")
-    for node in talk.path:
-        shown = "".join(f"![{picture.name}]({picture.path})\n\n" for picture in node.pictures)
-        parts.append(f"**{node.role}**\n\n{shown}{node.text.rstrip()}\n")
-    _write(path, "\n".join(parts))
+    _write(path, as_markdown(talk.chat))
     talk.say(f"saved {len(talk.path)} messages to {path}")
 
 
@@ -89,26 +83,14 @@ def _export(talk: Talk, argument: str) -> None:
     kind, _, name = argument.partition(" ")
     if kind != "json":
         raise UsageError("/export json [FILE]")
-    messages: list[dict[str, Any]] = [{"role": "system", "content": talk.chat.system}] if talk.chat.system else []
-    messages.extend(map(_exported, talk.path))
-    text = json.dumps({"model": talk.chat.model, "messages": messages}, ensure_ascii=False, indent=2) + "\n"
+    found = as_object(talk.chat)
+    text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     if not name.strip():
         talk.console.write(text)
         return
     path = _target(talk, name.strip(), ".json")
     _write(path, text)
-    talk.say(f"exported {len(messages)} messages to {path}")
-
-
-def _exported(node: Node) -> dict[str, Any]:
-    """A message in the chat format, which has pictures as parts of the content."""
-    message = {key: value for key, value in node.message.items() if key != "pictures"}
-    if node.pictures:
-        paths = [Path(picture.path) for picture in node.pictures]
-        urls = [path.as_uri() if path.is_absolute() else str(path) for path in paths]
-        shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        message["content"] = [*shown, {"type": "text", "text": node.text}]
-    return message
+    talk.say(f"exported {len(found['messages'])} messages to {path}")
 
 
 def _copy(talk: Talk, argument: str) -> None:
