@@ -7,7 +7,6 @@ the text of a token is looked up once.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import sys
