@@ -31,7 +31,20 @@ class Shape:
     tied: bool = False
     window: int = 0
     attention_every: int = 1
-    """Of so many blocks one has attention, the others short convolutions."""
+    """Of so many blocks one has attention, the others are recurrent: short convolutions, or with a `state` Mamba 2."""
+    state: int = 0
+    """Numbers that Mamba 2 keeps for each of the channels, which are twice the width, in heads of 64."""
+    pieces: bool = False
+    """A vocabulary with scores instead of merges, as SentencePiece makes them."""
+
+    @property
+    def channels(self) -> int:
+        return 2 * self.width
+
+    @property
+    def mixed(self) -> int:
+        """What goes through Mamba's convolution: the channels and the two vectors of a state."""
+        return self.channels + 2 * self.state
 
     @property
     def head_width(self) -> int:
@@ -45,10 +58,13 @@ SHAPES = (
     Shape("Llama 3.2 1B, 4 of 16 blocks", "llama", 2048, 8192, 4, 32, 8, 128256, "Q8_0", tied=True),
     Shape("Llama 3.1 8B, 4 of 32 blocks", "llama", 4096, 14336, 4, 32, 8, 128256, "Q4_K"),
     Shape("Qwen 3 0.6B, whole", "qwen3", 1024, 3072, 28, 16, 8, 151936, "Q8_0", head=128, tied=True),
-    Shape("Gemma 3 1B, whole, window of 512", "gemma3", 1152, 6912, 26, 4, 1, 262144, "Q5_0", head=256, tied=True, window=512),
-    Shape("Mixtral 8x7B, half as wide, 4 of 32 blocks", "llama", 2048, 7168, 4, 32, 8, 32000, "Q4_K", experts=8),
+    Shape("Gemma 3 1B, whole, window of 512", "gemma3", 1152, 6912, 26, 4, 1, 262144, "Q5_0", head=256, tied=True, window=512,
+          pieces=True),
+    Shape("Mixtral 8x7B, half as wide, 4 of 32 blocks", "llama", 2048, 7168, 4, 32, 8, 32000, "Q4_K", experts=8, pieces=True),
     Shape("LFM2 1.2B, 15 blocks, 5 with attention", "lfm2", 2048, 8192, 15, 32, 8, 65536, "Q4_0", tied=True,
           attention_every=3),
+    Shape("Granite 4 H Micro, 12 of 40 blocks, 2 with attention", "granitehybrid", 2048, 8192, 12, 32, 8, 100352, "Q4_K",
+          tied=True, attention_every=6, state=128),
 )  # fmt: skip
 
 
@@ -100,7 +116,12 @@ def metadata(shape: Shape) -> dict[str, Value]:
         numbers |= {"expert_count": shape.experts, "expert_used_count": 2}
     if shape.window:
         numbers |= {"attention.sliding_window": shape.window}
-    if shape.attention_every > 1:
+    if shape.state:
+        numbers |= {
+            "ssm.conv_kernel": 4, "ssm.inner_size": shape.channels, "ssm.state_size": shape.state, "ssm.group_count": 1,
+            "ssm.time_step_rank": shape.channels // 64,
+        }  # fmt: skip
+    elif shape.attention_every > 1:
         numbers |= {"shortconv.l_cache": 3}
     found: dict[str, Value] = {"general.architecture": string(shape.arch)}
     found |= {f"{shape.arch}.{name}": u32(number) for name, number in numbers.items()}
@@ -108,7 +129,10 @@ def metadata(shape: Shape) -> dict[str, Value]:
     kv = u32(shape.heads_kv) if all(heads) else array(ValueType.INT32, heads)
     found[f"{shape.arch}.attention.head_count_kv"] = kv
     found[f"{shape.arch}.attention.layer_norm_rms_epsilon"] = f32(1e-5)
-    return found | vocabulary(shape.vocabulary)
+    if shape.arch == "granitehybrid":
+        found |= {f"granitehybrid.{name}": f32(1.0) for name in ("logit_scale", "residual_scale", "embedding_scale")}
+        found["granitehybrid.attention.scale"] = f32(0.015625)
+    return found | (pieces(shape.vocabulary) if shape.pieces else vocabulary(shape.vocabulary))
 
 
 def vocabulary(size: int) -> dict[str, Value]:
@@ -135,6 +159,28 @@ def vocabulary(size: int) -> dict[str, Value]:
     }
 
 
+def pieces(size: int) -> dict[str, Value]:
+    """Words with and without a blank before them, and one token for each byte."""
+    chance = random.Random(3)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    known = set(tokens)
+    while len(tokens) < size:
+        word = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 10)))
+        piece = f"\u2581{word}" if chance.random() < 0.5 else word
+        if piece not in known:
+            known.add(piece)
+            tokens.append(piece)
+    return {
+        "tokenizer.ggml.model": string("llama"),
+        "tokenizer.ggml.pre": string("default"),
+        "tokenizer.ggml.tokens": array(ValueType.STRING, tokens),
+        "tokenizer.ggml.scores": array(ValueType.FLOAT32, [-float(rank) for rank in range(size)]),
+        "tokenizer.ggml.token_type": array(ValueType.INT32, [2, 3, 3] + [6] * 256 + [1] * (size - 259)),
+        "tokenizer.ggml.bos_token_id": u32(1),
+        "tokenizer.ggml.eos_token_id": u32(2),
+    }
+
+
 def tensors(shape: Shape) -> list[Tensor]:
     """All of them, as llama.cpp names and shapes them."""
     kind = BY_NAME[shape.kind]
@@ -144,7 +190,9 @@ def tensors(shape: Shape) -> list[Tensor]:
         found += [Tensor(f"blk.{number}.{name}.weight", (width,), F32) for name, width in _norms(shape, number).items()]
         if shape.experts:
             found.append(Tensor(f"blk.{number}.ffn_gate_inp.weight", (shape.experts, shape.width), F32))
-        if not shape.attends(number):
+        if shape.state and not shape.attends(number):
+            found += [Tensor(f"blk.{number}.{name}", s, F32) for name, s in _mamba(shape).items()]
+        elif not shape.attends(number):
             found.append(Tensor(f"blk.{number}.shortconv.conv.weight", (shape.width, 3), F32))
     last = "token_embd_norm" if shape.arch == "lfm2" else "output_norm"
     found.append(Tensor(f"{last}.weight", (shape.width,), F32))
@@ -161,6 +209,10 @@ def _matrices(shape: Shape, number: int) -> dict[str, tuple[int, ...]]:
     feed: dict[str, tuple[int, ...]] = {**up}
     if shape.experts:
         feed = {f"{name}_exps": (shape.experts, *extents) for name, extents in up.items()}
+    if shape.state and not shape.attends(number):
+        heads = shape.channels // 64
+        inward = shape.channels + shape.mixed + heads
+        return {"ssm_in": (inward, shape.width), "ssm_out": (shape.width, shape.channels)} | feed
     if not shape.attends(number):
         return {
             "shortconv.in_proj": (3 * shape.width, shape.width),
@@ -170,6 +222,14 @@ def _matrices(shape: Shape, number: int) -> dict[str, tuple[int, ...]]:
         "attn_q": (query, shape.width), "attn_k": (key, shape.width), "attn_v": (key, shape.width),
         "attn_output": (shape.width, query),
     } | feed  # fmt: skip
+
+
+def _mamba(shape: Shape) -> dict[str, tuple[int, ...]]:
+    heads = shape.channels // 64
+    return {
+        "ssm_conv1d.weight": (shape.mixed, 4), "ssm_conv1d.bias": (shape.mixed,), "ssm_dt.bias": (heads,),
+        "ssm_a": (heads, 1), "ssm_d": (heads, 1), "ssm_norm.weight": (1, shape.channels),
+    }  # fmt: skip
 
 
 def _norms(shape: Shape, number: int) -> dict[str, int]:

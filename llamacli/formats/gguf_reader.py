@@ -95,6 +95,11 @@ class Strings(Sequence["str | bytes"]):
         except UnicodeDecodeError:
             return tuple([text_or_bytes(item) for item in self.byte_strings])
 
+    def forget(self) -> None:
+        """Let go of the items that were taken apart; whoever looks again takes them apart again."""
+        for name in ("byte_strings", "decoded"):
+            self.__dict__.pop(name, None)
+
     def __len__(self) -> int:
         return self.length
 
@@ -156,6 +161,12 @@ class GGUF:
         if value is None:
             return default
         return value.value.decoded if isinstance(value.value, Strings) else value.value
+
+    def forget_texts(self) -> None:
+        """Hold arrays of texts as they lie in the file, until somebody looks at them again."""
+        for value in self.metadata.values():
+            if isinstance(value.value, Strings):
+                value.value.forget()
 
     @cached_property
     def weights(self) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.formats.tensor_types import BY_NAME
-from llamacli.runtime.cache_size import cache_bytes
+from llamacli.runtime.cache_size import cache_bytes, constant_bytes
 from llamacli.runtime.engine import PROMPT_STEP, EngineSettings
 from llamacli.runtime.tiles import model_parameters
 
@@ -31,8 +31,8 @@ STEP = 256
 LONGEST_ASKED = 1 << 18
 """Tokens of context up to which the engine is asked: it keeps a record of each token even without allocating."""
 
-PROGRAM, EACH_TOKEN = 41 << 20, 425
-"""Bytes of the program with the engine's code and its notes, and for each token of the vocabulary (text, hashes, merges)."""
+PROGRAM, EACH_TOKEN, EACH_MERGE = 41 << 20, 240, 106
+"""Bytes of the program with the engine's code and its notes, for each token of the vocabulary, and for each merge."""
 
 COPIED = ("Q4_0", "Q4_K", "IQ4_NL")
 """Types that the engine lays out anew for the vectors of any processor."""
@@ -85,7 +85,7 @@ def estimate(
     weights = sum(tensor.size_bytes for tensor in gguf.tensors)
     cache = cache_bytes(gguf, context, BY_NAME[type_k.upper()], BY_NAME[type_v.upper()], ubatch, swa_full)
     compute = _compute(gguf, context, ubatch, min(outputs, ubatch, context))
-    return Need(context, weights, cache, compute, _program(gguf))
+    return Need(context, weights, cache, compute, program_bytes(gguf))
 
 
 def memory_needed(
@@ -130,17 +130,17 @@ def extended(small: Need, large: Need, context: int) -> Need:
 def _asked(path: Path, settings: EngineSettings, swa_full: bool) -> Need:
     said = laid_out(path, settings, swa_full=swa_full)
     cache, compute = logged_sizes(said.lines)
-    program = PROGRAM + EACH_TOKEN * said.words + _held_twice(path, said.lines)
+    gguf = read_gguf(path, arrays="skip")
+    program = program_bytes(gguf) + _held_twice(gguf, said.lines)
     return Need(settings.ctx_size or 0, said.weights, cache, compute, program)
 
 
 @dataclass(frozen=True)
 class LaidOut:
-    """What the engine says of a model that it has laid out without allocating: its log, bytes of weights, tokens known."""
+    """What the engine says of a model that it has laid out without allocating: its log and the bytes of its weights."""
 
     lines: Sequence[str]
     weights: int
-    words: int
 
 
 def laid_out(path: Path, settings: EngineSettings, *, swa_full: bool = True) -> LaidOut:
@@ -163,14 +163,13 @@ def laid_out(path: Path, settings: EngineSettings, *, swa_full: bool = True) -> 
         model = lib.llama_model_load_from_file(str(path).encode(), model_params)
         made = lib.llama_init_from_model(model, params) if model else None
         weights = int(lib.llama_model_size(model)) if model else 0
-        words = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))) if model else 0
         if made:
             lib.llama_free(made)
         if model:
             lib.llama_model_free(model)
     if not made:
         raise EngineError(f"the engine cannot lay out {path.name}", bindings.failure_hint())
-    return LaidOut(lines, weights, words)
+    return LaidOut(lines, weights)
 
 
 def logged_sizes(lines: Sequence[str]) -> tuple[int, int]:
@@ -208,14 +207,13 @@ def rounded(context: int) -> int:
     return -(-context // STEP) * STEP
 
 
-def _held_twice(path: Path, lines: Sequence[str]) -> int:
+def _held_twice(gguf: GGUF, lines: Sequence[str]) -> int:
     """Bytes that stay mapped beside the engine's own layout of weights: between them, and of the token embeddings.
 
     Embeddings that are the output's weights too are read by rows, and as a matrix in another layout.
     """
     if not any("CPU_REPACK model buffer" in line for line in lines):
         return 0
-    gguf = read_gguf(path, arrays="skip")
     between = min(PIECE * int(gguf.get("{arch}.block_count", 0)), gguf.size_bytes)
     tensors = {tensor.name: tensor for tensor in gguf.tensors}
     embeddings = tensors.get("token_embd.weight")
@@ -224,8 +222,14 @@ def _held_twice(path: Path, lines: Sequence[str]) -> int:
     return between + embeddings.size_bytes
 
 
-def _program(gguf: GGUF) -> int:
-    return PROGRAM + EACH_TOKEN * vocabulary_size(gguf)
+def program_bytes(gguf: GGUF) -> int:
+    """The program and the vocabulary: the engine keeps texts twice, and a table of merges where there are some.
+
+    A recurrent state is kept once more, to go back to when a conversation is taken up from an earlier place.
+    """
+    merges = gguf.metadata.get("tokenizer.ggml.merges")
+    words = EACH_TOKEN * vocabulary_size(gguf) + EACH_MERGE * (len(merges.value) if merges else 0)
+    return PROGRAM + words + constant_bytes(gguf)
 
 
 def _compute(gguf: GGUF, context: int, ubatch: int, outputs: int) -> int:

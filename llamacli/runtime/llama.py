@@ -33,6 +33,7 @@ from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.copied_weights import CopiedWeights
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
+from llamacli.runtime.heap import give_back, keep_little
 from llamacli.runtime.interrupts import Held
 from llamacli.runtime.known_text import known_text
 from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
@@ -104,6 +105,8 @@ class LlamaEngine:
         """What reading prompts has taken so far."""
         self.prefixes: PrefixCache | None = None
         """Where beginnings of prompts are kept beyond this process, if anywhere."""
+        gguf.forget_texts()
+        give_back()
 
     def _longest(self) -> int:
         if self.settings.ctx_size:
@@ -412,6 +415,7 @@ def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: O
     callback = library.llama_progress_callback(watch)
     parameters.progress_callback = callback
     copied, model = CopiedWeights(), None
+    keep_little()
     try:
         with Held() as watch.held, bindings.listening(copied.hear):
             model = library.llama_model_load_from_file(file_name(gguf.path), parameters)

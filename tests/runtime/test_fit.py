@@ -12,7 +12,9 @@ from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.formats.gguf_values import Value, ValueType, array, string, u32
 from llamacli.formats.tensor_types import BY_NAME, F16
-from llamacli.runtime.cache_size import cache_bytes, token_width
+from llamacli.runtime.cache_size import cache_bytes, constant_bytes, token_bytes, token_width
+from llamacli.runtime.context_limit import RESERVE, context_limit
+from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.fit import (
     LONGEST_ASKED,
     Need,
@@ -24,6 +26,7 @@ from llamacli.runtime.fit import (
     memory_needed,
     rounded,
 )
+from llamacli.runtime.memory import Memory
 
 MIB = 1 << 20
 
@@ -109,6 +112,37 @@ def test_latent_attention_keeps_keys_only(path: Path) -> None:
     sizes = {"attention__key_length": u32(576), "attention__value_length": u32(512)}
     heads = {"attention__head_count_kv": u32(1)}
     assert token_width(with_keys(read_gguf(path), "deepseek2", **keys, **sizes, **heads), 0) == (576, 0)
+
+
+def test_windows_may_have_heads_of_another_width(path: Path) -> None:
+    plain = read_gguf(path)
+    sizes = {"attention__key_length": u32(512), "attention__key_length_swa": u32(256)}
+    window = {"attention__sliding_window_pattern": array(ValueType.BOOL, [True, False])}
+    wide = with_keys(plain, "gemma4", attention__head_count_kv=u32(1), **sizes, **window)
+    assert [token_width(wide, layer)[0] for layer in (0, 1)] == [256, 512]
+
+
+def test_encoders_remember_nothing(path: Path) -> None:
+    assert cache_bytes(with_keys(read_gguf(path), "nomic-bert"), 1024) == 0
+
+
+def test_a_longer_context_needs_what_a_token_needs(path: Path) -> None:
+    plain = read_gguf(path)
+    assert cache_bytes(plain, 1024) - cache_bytes(plain, 512) == 512 * token_bytes(plain)
+    mamba = {"ssm__conv_kernel": u32(4), "ssm__inner_size": u32(128), "ssm__state_size": u32(16)}
+    recurrent = with_keys(plain, "mamba", **mamba)
+    assert token_bytes(recurrent) == 0
+    assert cache_bytes(recurrent, 512) == constant_bytes(recurrent) == 2 * 4 * (3 * 128 + 16 * 128)
+
+
+def test_a_context_is_as_long_as_memory_allows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf = with_keys(read_gguf(path), context_length=u32(1 << 20))
+    settings = EngineSettings(ctx_size=0)
+    room = gguf.size_bytes + RESERVE + 5120 * token_bytes(gguf)
+    monkeypatch.setattr("llamacli.runtime.context_limit.memory", lambda: Memory(2 * room, room))
+    assert context_limit(gguf, settings) == 5120
+    monkeypatch.setattr("llamacli.runtime.context_limit.memory", lambda: Memory(2 * room, 1))
+    assert context_limit(gguf, settings) == 512
 
 
 def test_quantized_caches_are_smaller_by_their_blocks(path: Path) -> None:
