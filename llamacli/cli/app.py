@@ -46,8 +46,8 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("evaluate", "How good a model is, and how far from its source."),
     ("imatrix", "Which weights matter: an importance matrix from a text."),
     ("fit", "Does a model fit this machine, and with how long a context?"),
+    ("completion", "Complete commands and names of models in your shell."),
     ("doctor", "What this machine has and what the engine was built for."),
-    ("completion", "Let a shell complete commands, flags and models."),
     ("help", "Exit codes, environment and other topics."),
 )
 """One line per command; `llamacli.cli.commands.<name>` holds its function `<name>_command`."""
@@ -102,7 +102,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=True,
+    add_completion=False,
     rich_markup_mode=None,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -185,6 +185,10 @@ def main() -> None:
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, terminated)
+    if "_LLAMACLI_COMPLETE" in os.environ:  # a shell asks; see commands/completion.py
+        from typer._completion_classes import completion_init
+
+        completion_init()
     context = Context(console=standard_console())
     code = invoke(sys.argv[1:], context)
     if not _flushed(sys.stdout):

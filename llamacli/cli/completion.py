@@ -1,4 +1,4 @@
-"""What the shell offers after a command that takes a model: names of models here, aliases, and the catalog."""
+"""What the shell offers: names of models here, aliases and the catalog; types to quantize to."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ def complete_model(incomplete: str) -> list[str]:
         return names(_here(), incomplete)
     except Exception:  # a shell in the middle of a line is no place for a message
         return []
+
+
+def complete_type(incomplete: str) -> list[str]:
+    """Types to quantize to; of a list with commas the last."""
+    from llamacli.quantize.recipes import RECIPES
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in RECIPES if name.startswith(last.upper())]
 
 
 def names(here: Context, incomplete: str) -> list[str]:

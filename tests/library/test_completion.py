@@ -9,7 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from llamacli.cli.completion import names
+import pytest
+from support import ROOT, Result
+
+from llamacli.cli.commands.completion import BASH
+from llamacli.cli.completion import complete_type, names
 from llamacli.cli.context import Context
 
 
@@ -22,6 +26,51 @@ def test_names_here_come_before_names_of_the_catalog(
     found = names(context(), "LLAMA")
     assert found[0] == "llama/Own-GGUF:Q8_0" and "llama-3.1-8b" in found
     assert names(context(), "no-such-model") == []
+
+
+def test_types_are_offered_one_after_the_other() -> None:
+    assert complete_type("q4_k") == ["Q4_K_S", "Q4_K_M"]
+    assert complete_type("Q8_0,iq4_x") == ["Q8_0,IQ4_XS"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_there_is_a_script_for_each_shell(shell: str, invoke: Callable[..., Result]) -> None:
+    done = invoke("completion", shell)
+    assert done.code == 0 and "_LLAMACLI_COMPLETE" in done.out
+    if program := shutil.which(shell):
+        checked = subprocess.run([program, "-n"], input=done.out, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_an_unknown_shell_is_told_which_there_are(invoke: Callable[..., Result]) -> None:
+    done = invoke("completion", "tcsh")
+    assert done.code == 2 and "bash, zsh, fish" in done.err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="no bash here")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("llamacli do", ["download", "doctor"]),
+        ("llamacli run -m maker/Own-GGUF:Q8", ["Q8_0"]),
+        ("llamacli show maker/Ow", ["maker/Own-GGUF:Q8_0"]),
+    ],
+)
+def test_bash_completes_names_with_a_colon_in_them(
+    line: str, words: list[str], tmp_path: Path, converted: Callable[..., Path]
+) -> None:
+    snapshot = tmp_path / "hf" / "hub" / "models--maker--Own-GGUF" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    shutil.copy(converted("stories260K-hf", "Q8_0"), snapshot / "Own-Q8_0.gguf")
+    program = tmp_path / "llamacli"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m llamacli "$@"\n')
+    program.chmod(0o755)
+    env = {**os.environ, "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "LLAMACLI_HOME": str(tmp_path)}
+    env["PATH"] = f"{tmp_path}{os.pathsep}{env['PATH']}"
+    script = BASH + f"COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; _llamacli_completion\n"
+    script += "printf '%s\\n' \"${COMPREPLY[@]}\""
+    done = subprocess.run(["bash", "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == words, done.stderr
 
 
 def test_the_shell_gets_them(tmp_path: Path) -> None:

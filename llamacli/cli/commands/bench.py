@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from llamacli import __version__
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.models import model_path
 from llamacli.errors import PredicateFalse, UsageError
@@ -34,8 +35,12 @@ def _list(*flags: str, text: str, default: str | None = None, metavar: str = "LI
 
 def bench_command(
     context: typer.Context,
-    models: list[str] = typer.Argument(None, metavar="[MODEL]...", help="Names, aliases, files, or user/repo[:QUANT]."),
-    more: list[str] = typer.Option([], "-m", "--model", metavar="MODEL", help="The same, as in llama-bench."),
+    models: list[str] = typer.Argument(
+        None, metavar="[MODEL]...", help="Names, aliases, files, or user/repo[:QUANT].", autocompletion=complete_model
+    ),
+    more: list[str] = typer.Option(
+        [], "-m", "--model", metavar="MODEL", help="The same, as in llama-bench.", autocompletion=complete_model
+    ),
     prompts: str | None = _list("-p", "--n-prompt", text="Prompt lengths [512]; 0: none."),
     generates: str | None = _list("-n", "--n-gen", text="Generation lengths [128]; 0: none."),
     pairs: list[str] = typer.Option([], "-pg", metavar="P,N", help="Read P tokens, then generate N."),

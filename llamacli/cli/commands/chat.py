@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.options import ModelArg
@@ -29,7 +30,9 @@ _SHOWN_OF_QUESTION, _SHOWN_OF_ANSWER = 12, 40
 def chat_command(
     context: typer.Context,
     model: ModelArg = None,
-    named: str = typer.Option("", "-m", "--model", "-hf", metavar="MODEL", help="The same as MODEL."),
+    named: str = typer.Option(
+        "", "-m", "--model", "-hf", metavar="MODEL", help="The same as MODEL.", autocompletion=complete_model
+    ),
     continued: bool = typer.Option(False, "-C", "--continue", help="Go on with the last conversation."),
     resume: str = typer.Option("", "--resume", metavar="ID|TITLE", help="Go on with another one."),
     new: str = typer.Option("", "--new", metavar="TITLE", help="Begin a conversation with a title."),

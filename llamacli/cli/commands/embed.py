@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_loading_options, engine_settings
 from llamacli.cli.models import obtain
@@ -23,9 +24,11 @@ _POOLINGS = ("mean", "cls", "last")
 
 def embed_command(
     context: typer.Context,
-    model: str = typer.Argument(None, metavar="[MODEL]", help="An embedding model."),
+    model: str = typer.Argument(None, metavar="[MODEL]", help="An embedding model.", autocompletion=complete_model),
     texts: list[str] = typer.Argument(None, metavar="[TEXT]...", help="Instead of lines of the input."),
-    named: str = typer.Option("", "-m", "--model", metavar="MODEL", help="The model; all words are texts."),
+    named: str = typer.Option(
+        "", "-m", "--model", metavar="MODEL", help="The model; all words are texts.", autocompletion=complete_model
+    ),
     file: str = typer.Option("", "-f", "--file", metavar="FILE", help="Lines of this file, each a text."),
     npy: bool = typer.Option(False, "--npy", help="One array of float32 in NumPy's format, for a file."),
     raw: bool = typer.Option(False, "--no-normalize", help="Leave the vectors' lengths as they come."),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_loading_options, engine_settings, show_engine_log
 from llamacli.cli.reference import runnable
@@ -30,7 +31,9 @@ EXTRA_OPTIONS = (add_loading_options,)
 
 def evaluate_command(
     context: typer.Context,
-    names: list[str] = typer.Argument(..., metavar="MODEL... [TEXT]", help="Models, and a text (default: builtin)."),
+    names: list[str] = typer.Argument(
+        ..., metavar="MODEL... [TEXT]", help="Models, and a text (default: builtin).", autocompletion=complete_model
+    ),
     against: str = typer.Option(
         "", "--against", metavar="SOURCE", help="What they were made of: a GGUF or a folder with safetensors."
     ),

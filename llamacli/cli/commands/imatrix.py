@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_loading_options, engine_settings, show_engine_log
 from llamacli.cli.reference import runnable
@@ -22,7 +23,12 @@ EXTRA_OPTIONS = (add_loading_options,)
 
 def imatrix_command(
     context: typer.Context,
-    model: str = typer.Argument(..., metavar="MODEL", help="A GGUF, best in 16 bits, or a folder with safetensors."),
+    model: str = typer.Argument(
+        ...,
+        metavar="MODEL",
+        help="A GGUF, best in 16 bits, or a folder with safetensors.",
+        autocompletion=complete_model,
+    ),
     text: str = typer.Argument(BUILTIN, metavar="[TEXT]", help="A text file, - for stdin, or builtin."),
     out: str = typer.Option("", "-o", "--output", metavar="FILE", help="Default: NAME.imatrix.gguf here."),
     ctx_size: int = typer.Option(512, "-c", "--ctx-size", min=1, metavar="N", help="Tokens of a window."),

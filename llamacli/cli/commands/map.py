@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llamacli.cli.answer_form import AnswerForm, add_answer_form, answer_form, constraint
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.rows import INPUTS, OUTPUTS, Answer, Row, RowOutput, filled, rows_done, rows_from
@@ -33,7 +34,15 @@ SEQUENCES = 16
 def map_command(
     context: typer.Context,
     words: list[str] = typer.Argument(..., metavar="[MODEL] PROMPT", help="{line} or {field} stand for the row."),
-    named: str = typer.Option("", "-m", "--model", "-hf", metavar="MODEL", help="The model; all words are the prompt."),
+    named: str = typer.Option(
+        "",
+        "-m",
+        "--model",
+        "-hf",
+        metavar="MODEL",
+        help="The model; all words are the prompt.",
+        autocompletion=complete_model,
+    ),
     file: str = typer.Option("", "-f", "--file", metavar="FILE", help="The rows, instead of standard input."),
     kind: str = typer.Option("lines", "--in", metavar="|".join(INPUTS), help="What the rows are."),
     out: str = typer.Option("", "--out", metavar="|".join(OUTPUTS), help="What the answers are."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from llamacli.cli.completion import complete_model, complete_type
 from llamacli.cli.context import Context
 from llamacli.cli.fitting import parse_mode
 from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options
@@ -39,14 +40,22 @@ EXTRA_OPTIONS = (add_quality_options,)
 def quantize_command(
     context: typer.Context,
     source: str = typer.Argument(
-        "", metavar="SRC", help="A folder with safetensors, user/repo on the Hub, or a GGUF in F32, F16 or BF16."
+        "",
+        metavar="SRC",
+        help="A folder with safetensors, user/repo on the Hub, or a GGUF in F32, F16 or BF16.",
+        autocompletion=complete_model,
     ),
     target: str = typer.Argument(
         "", metavar="[DST]", help="A file, or a folder to put it in. Default: NAME-TYPE.gguf here."
     ),
     third: str = typer.Argument("", metavar="[TYPE]", help="The type, in llama-quantize's place."),
     types: list[str] = typer.Option(
-        [], "-q", "--type", metavar="TYPE", help="Q4_K_M, Q8_0, ...; several with commas or repeated."
+        [],
+        "-q",
+        "--type",
+        metavar="TYPE",
+        help="Q4_K_M, Q8_0, ...; several with commas or repeated.",
+        autocompletion=complete_type,
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan with exact sizes; read and write no weights."),
     force: bool = typer.Option(False, "--force", help="Overwrite the output (never the input)."),

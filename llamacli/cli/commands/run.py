@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llamacli.cli.answer_form import add_answer_form, answer_form, constraint, tools_in
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.one_answer import Deadline, Question, Run, Shown, Work
@@ -40,8 +41,18 @@ EXTRA_OPTIONS = (_note_literal_words, add_engine_options, add_cache_option, add_
 
 def run_command(
     context: typer.Context,
-    words: list[str] = typer.Argument(None, metavar="[MODEL] [PROMPT]...", help="`-` is standard input."),
-    named: str = typer.Option("", "-m", "--model", "-hf", metavar="MODEL", help="The model; all words are the prompt."),
+    words: list[str] = typer.Argument(
+        None, metavar="[MODEL] [PROMPT]...", help="`-` is standard input.", autocompletion=complete_model
+    ),
+    named: str = typer.Option(
+        "",
+        "-m",
+        "--model",
+        "-hf",
+        metavar="MODEL",
+        help="The model; all words are the prompt.",
+        autocompletion=complete_model,
+    ),
     prompt: str | None = typer.Option(None, "-p", "--prompt", metavar="TEXT", help="The prompt, before other words."),
     files: list[str] = typer.Option([], "-f", "--file", metavar="FILE", help="A file after the prompt (repeatable)."),
     system: str = typer.Option("", "-sys", "--system", metavar="TEXT", help="The system prompt."),

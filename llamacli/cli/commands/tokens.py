@@ -6,6 +6,7 @@ import contextlib
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.console import clean
 from llamacli.cli.context import Context
 from llamacli.cli.models import obtain
@@ -14,9 +15,13 @@ from llamacli.cli.text_rows import source
 
 def tokens_command(
     context: typer.Context,
-    model: str = typer.Argument(None, metavar="[MODEL]", help="Whose vocabulary counts."),
+    model: str = typer.Argument(
+        None, metavar="[MODEL]", help="Whose vocabulary counts.", autocompletion=complete_model
+    ),
     words: list[str] = typer.Argument(None, metavar="[TEXT]...", help="Instead of the input."),
-    named: str = typer.Option("", "-m", "--model", metavar="MODEL", help="The model; all words are the text."),
+    named: str = typer.Option(
+        "", "-m", "--model", metavar="MODEL", help="The model; all words are the text.", autocompletion=complete_model
+    ),
     file: str = typer.Option("", "-f", "--file", metavar="FILE", help="The text, instead of standard input."),
     ids: bool = typer.Option(False, "--ids", help="The token ids, on one line."),
     show: bool = typer.Option(False, "--show", help="Every token: id and text."),
