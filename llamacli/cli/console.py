@@ -194,14 +194,18 @@ class _Lines:
 
     def advance(self, amount: int) -> None:
         self.done += amount
+        self._write()
+
+    def describe(self, text: str) -> None:
+        self.text = text
+        self._write()
+
+    def _write(self) -> None:
         if time.monotonic() - self.last >= 10:
             self.last = time.monotonic()
             share = f" {100 * self.done // self.total} %" if self.total else f" {self.done}"
             self.err.write(f"{self.title}{share} {clean(self.text)}".rstrip() + "\n")
             self.err.flush()
-
-    def describe(self, text: str) -> None:
-        self.text = text
 
 
 @contextlib.contextmanager

@@ -19,13 +19,15 @@ from llamacli.library.digest import file_matches
 from llamacli.library.fetch import PART, Fetched, check_space, fetch_to_cache, fetch_to_folder
 from llamacli.library.find import expand, find_model
 from llamacli.library.http import Client
-from llamacli.library.hub import Hub, RemoteRepo, check_twins
+from llamacli.library.hub import Hub, RemoteFile, RemoteRepo, check_twins
 from llamacli.library.memory import memory_budget, total_memory
 from llamacli.library.names import ModelName
 from llamacli.library.part import bytes_here
+from llamacli.library.patience import Patience
 from llamacli.library.store import HubCache
 from llamacli.library.transfer import Settings
 from llamacli.library.variants import Variant, variants
+from llamacli.progress import Progress
 
 if TYPE_CHECKING:
     from llamacli.cli.fitting import Fit, Mode
@@ -60,7 +62,7 @@ class Downloads:
         self.places = places(here)
         self.to = here.cwd / to.expanduser() if to is not None else None
         self.cache = HubCache(self.places.hub_cache)
-        self.hub = Hub(Client(self.places), self.places.endpoint)
+        self.hub = Hub(Client(self.places), self.places.endpoint, Patience(told=self.console.status))
         self.budget = memory_budget() if mode != "off" else None
         """Bytes that a model may have where nothing better is known of it than its size."""
 
@@ -97,7 +99,7 @@ class Downloads:
                 self._explain(repo, offered, fit, choice)
         check_twins(repo.name, choice.files)
         if choice.checkpoint and not safetensors:
-            self.console.status(f"{repo.name} has no GGUF; fetching the safetensors, for llamacli quantize")
+            self.console.status(f"{repo.name} has no GGUF; taking the safetensors, for llamacli quantize")
         elif choice.why:
             self.console.status(f"taking {choice.label} ({human_size(choice.size)}): {choice.why}")
             others = [v.label for v in variants(f.name for f in repo.files) if v.label != choice.label]
@@ -171,7 +173,9 @@ class Downloads:
         weights = [f for f in repo.files if f.name.endswith(".safetensors")]
         if weights:
             size = sum(f.size for f in weights)
-            rows.append(("safetensors", human_size(size), "", "", f"{len(weights)} files"))
+            rows.append(
+                ("safetensors", human_size(size), "", "", f"{len(weights)} file{'s' if len(weights) > 1 else ''}")
+            )
             data.append({"quant": "safetensors", "bytes": size, "files": [f.name for f in weights]})
         self.console.table(("QUANT", "SIZE", "FITS", "HERE", "FILE"), rows, data)
 
@@ -193,20 +197,24 @@ class Downloads:
         self._check_space(repo, choice)
         title = choice.files[0].name.rpartition("/")[2] if len(choice.files) == 1 else repo.name.rpartition("/")[2]
         fetched = []
-        with self.console.progress(title, choice.size) as progress:
-            for number, file in enumerate(choice.files, 1):
-                if len(choice.files) > 1:
-                    progress.describe(f"{number}/{len(choice.files)}")
-                if self.to is None:
-                    fetched.append(fetch_to_cache(self.hub, self.cache, repo, revision, file, progress, self.settings))
-                else:
-                    locks = self.places.cache_dir / "locks"
-                    fetched.append(
-                        fetch_to_folder(self.hub, self.cache, repo, file, self.to, locks, progress, self.settings)
-                    )
+        try:
+            with self.console.progress(title, choice.size) as progress:
+                for number, file in enumerate(choice.files, 1):
+                    if len(choice.files) > 1:
+                        progress.describe(f"{number}/{len(choice.files)}")
+                    fetched.append(self._fetch_one(repo, revision, file, progress))
+        except KeyboardInterrupt:
+            self.console.status("stopped; what has come stays, and the same command goes on from there")
+            raise
         if self.verify:
             self._verify(fetched)
         return self._arrived(repo, choice, fetched)
+
+    def _fetch_one(self, repo: RemoteRepo, revision: str, file: RemoteFile, progress: Progress) -> Fetched:
+        if self.to is None:
+            return fetch_to_cache(self.hub, self.cache, repo, revision, file, progress, self.settings)
+        locks = self.places.cache_dir / "locks"
+        return fetch_to_folder(self.hub, self.cache, repo, file, self.to, locks, progress, self.settings)
 
     def _arrived(self, repo: RemoteRepo, choice: Choice, fetched: Sequence[Fetched]) -> Arrived:
         seconds, resumed = sum(f.seconds for f in fetched), sum(f.resumed_from for f in fetched)

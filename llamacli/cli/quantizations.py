@@ -108,12 +108,12 @@ def best_plan(model: Model, options: PlanOptions, context: int, mode: Mode) -> t
 
 def fit_of_plan(plan: Plan, context: int, mode: Mode) -> Fit:
     """What the engine says of a file that is only planned."""
-    with _sparse(plan) as path:
+    with sparse(plan) as path:
         return fit_of(path, context, mode)
 
 
 @contextmanager
-def _sparse(plan: Plan) -> Iterator[Path]:
+def sparse(plan: Plan) -> Iterator[Path]:
     """The planned file with its header and nothing else."""
     with tempfile.TemporaryDirectory(prefix="llamacli-header-") as folder:
         paths = plan.paths(Path(folder) / "model.gguf")

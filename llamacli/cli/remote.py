@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamacli.cli.context import Context
 from llamacli.cli.models import default_model, model_path, places
-from llamacli.errors import NotFound, UsageError
+from llamacli.errors import NotFound, Unsupported, UsageError
 from llamacli.library.catalog import catalog
 from llamacli.library.find import expand
 from llamacli.library.names import ModelName
@@ -69,6 +70,49 @@ def gguf_or_header(here: Context, text: str | None) -> Iterator[tuple[Path, GGUF
             yield found
         return
     yield path, read_gguf(path)
+
+
+@contextmanager
+def header_of(here: Context, text: str | None) -> Iterator[GGUF]:
+    """The header of the model that `text` names; of a checkpoint, here or on the Hub, what it would be in 16 bits."""
+    from llamacli.checkpoint.source import Folder
+
+    wanted = text or default_model(here)
+    folder = here.cwd / Path(wanted).expanduser()
+    source = Folder(folder) if wanted and folder.is_dir() else _only_weights(here, wanted)
+    if source is None:
+        with gguf_or_header(here, text) as (_, gguf):
+            yield gguf
+        return
+    from llamacli.checkpoint.checkpoint import Checkpoint
+    from llamacli.cli.quantizations import plans_of, sparse
+    from llamacli.formats.gguf_reader import read_gguf
+    from llamacli.quantize.model import model_of_checkpoint
+    from llamacli.quantize.plan import PlanOptions
+
+    model = model_of_checkpoint(Checkpoint.open(source))
+    (plan,) = plans_of(model, ["F16" if model.dtype == "F16" else "BF16"], PlanOptions())
+    with sparse(plan) as path:
+        yield replace(read_gguf(path), paths=(Path(source.label),))
+
+
+def _only_weights(here: Context, text: str) -> Source | None:
+    """The checkpoint that `text` names, if it is one and there is no GGUF under that name."""
+    try:
+        model_path(here, text)
+        return None
+    except NotFound:
+        name = hub_name(here, text)
+        if name is None or name.selector or here.offline:
+            return None
+    except Unsupported:
+        return checkpoint_source(here, text) if hub_name(here, text) else None
+    from llamacli.library.variants import variants
+
+    repo = open_hub(here).repo(name.name, name.revision)
+    if variants(file.name for file in repo.files):
+        return None
+    return checkpoint_source(here, text)
 
 
 def checkpoint_source(here: Context, text: str) -> Source | None:

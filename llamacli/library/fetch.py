@@ -173,9 +173,14 @@ def check_space(folder: Path, count: int) -> None:
     free = shutil.disk_usage(folder).free
     if count > 0 and free < count + SPARE:
         raise CannotWrite(
-            f"the disk is too small: {count / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free in {folder}",
+            f"the disk is too small: {_megabytes(count)} are needed and {_megabytes(SPARE)} kept free, "
+            f"{_megabytes(free)} are free in {folder}",
             "free some space, or choose another disk with HF_HUB_CACHE or --to",
         )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 10**9 else f"{count / 1e9:.1f} GB"
 
 
 def _copy(blob: Path, file: RemoteFile, place: _Place, progress: Progress) -> None:

@@ -162,17 +162,20 @@ class Session:
                 connection, prefix, extra = self._connection(parts)
                 connection.request("GET", prefix + target, headers={**headers, **extra})
                 return connection.getresponse()
-            except ssl.SSLCertVerificationError as error:
-                self.drop(url)
-                raise NetworkError(
-                    f"the certificate of {parts.hostname} is not trusted: {error.verify_message}",
-                    "behind a company proxy, name its certificates with SSL_CERT_FILE",
-                ) from None
             except (OSError, http.client.HTTPException) as error:
                 self.drop(url)
+                if final := _hopeless(parts.hostname or "", error):
+                    raise final from None
                 if not reused:
-                    raise Unreachable(_reason(parts.hostname or "", error)) from None
+                    raise Unreachable(self._why(parts, error)) from None
         raise AssertionError("the second try returns or raises")
+
+    def _why(self, parts: SplitResult, error: Exception) -> str:
+        """What happened on the way to a host; where there is a proxy, it is the one that we talk to."""
+        proxy = proxy_for(self.client.env, parts)
+        if proxy is None or "Tunnel connection failed" in str(error):
+            return _reason(parts.hostname or "", error)
+        return f"the proxy on the way to {parts.hostname}: {_reason(proxy.hostname or '', error)}"
 
     def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
         """A connection for `parts`, what goes before the path, and headers that its proxy wants."""
@@ -259,6 +262,7 @@ class Response:
         return body
 
 
+PROXY_HINT = "put them into its address: export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (HTTP_PROXY for http)"
 PORTAL_HINT = "does this network want you to log in on a page first? open any website and try again"
 
 
@@ -365,6 +369,27 @@ def _certifi() -> str | None:
     except ImportError:
         return None
     return str(certifi.where())
+
+
+_PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""A line that breaks while the connection is being made secure."""
+
+
+def _hopeless(host: str, error: Exception) -> NetworkError | None:
+    """What no further try will mend."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return NetworkError(
+            f"the certificate of {host} is not trusted: {error.verify_message}",
+            "behind a company proxy, name its certificates with SSL_CERT_FILE",
+        )
+    if isinstance(error, ssl.SSLError) and not isinstance(error, _PASSING):
+        return NetworkError(
+            f"no secure connection to {host}: {(error.reason or 'TLS error').lower().replace('_', ' ')}",
+            "is HF_ENDPOINT right (https:// or http://)? or does something on the way answer in its place?",
+        )
+    if isinstance(error, OSError) and "Tunnel connection failed: 407" in str(error):
+        return NetworkError("the proxy wants a user name and a password", PROXY_HINT)
+    return None
 
 
 def _reason(host: str, error: Exception) -> str:

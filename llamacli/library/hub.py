@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from llamacli.errors import CorruptFile, LlamacliError, NetworkError, NotFound
 from llamacli.library.digest import is_digest
-from llamacli.library.http import PORTAL_HINT, BadStatus, Client, Session, Unreachable, host_of
+from llamacli.library.http import PORTAL_HINT, PROXY_HINT, BadStatus, Client, Session, Unreachable, host_of
 from llamacli.library.names import safe_file, valid_repo_part
 from llamacli.library.patience import Patience
 
@@ -113,7 +113,9 @@ class Hub:
             return NotFound(f"{repo} has no file {file}", f"llamacli download {repo} --list")
         if error.status == 401:
             return self.gated(repo)
-        return NetworkError(f"{repo}: {error}")
+        if error.status == 407:
+            return NetworkError("the proxy wants a user name and a password", PROXY_HINT)
+        return NetworkError(f"{repo}: {error}", "the server says no more; try again later, or another HF_ENDPOINT")
 
     def gated(self, repo: str) -> NetworkError:
         """The two steps to a gated repository."""

@@ -16,6 +16,9 @@ from llamacli.library.http import BadStatus, Unreachable
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be better next time; every other 4xx is final."""
 
+NOTICED = 1.5
+"""Seconds of waiting that are not passed over in silence."""
+
 T = TypeVar("T")
 
 
@@ -29,13 +32,18 @@ class Patience:
     longest: float = 30.0
     obey: float = 300.0
     """The longest wait that a server may ask for; beyond that we stop and say so."""
+    questions: int = 6
+    """Failures of a short question after which we give up: nothing is lost then, and somebody waits for the answer."""
+    told: Callable[[str], None] = lambda text: None
+    """Hears why a question is asked again, before a wait that somebody would notice."""
 
     def wait(self, failures: int, headers: Mapping[str, str] | None = None) -> float:
         """Seconds to wait after the `failures`-th failure in a row. Raises NetworkError if the server asks too much."""
         asked = retry_after(headers or {})
         if asked is not None:
             if asked > self.obey:
-                raise NetworkError(f"the server asks us to come back in {asked:.0f} seconds", "try again later")
+                again = f"in {asked / 60:.0f} minutes" if asked < 7200 else f"in {asked / 3600:.0f} hours"
+                raise NetworkError(f"the server asks us to come back {again}", "run the same command again then")
             return asked + random.uniform(0, min(1.0, self.first))
         return random.uniform(0.5, 1) * min(self.longest, self.first * 2.0 ** (failures - 1))
 
@@ -44,7 +52,7 @@ class Patience:
 
         Raises BadStatus for a final answer and NetworkError when nothing helped.
         """
-        for failures in range(1, self.attempts + 1):
+        for failures in range(1, self.questions + 1):
             headers: Mapping[str, str] = {}
             try:
                 return work()
@@ -54,9 +62,12 @@ class Patience:
                 reason, headers = str(error), error.headers
             except Unreachable as error:
                 reason = str(error)
-            if failures < self.attempts:
-                time.sleep(self.wait(failures, headers))
-        raise NetworkError(reason, f"tried {self.attempts} times; check the network and run the same command again")
+            if failures < self.questions:
+                wait = self.wait(failures, headers)
+                if wait >= NOTICED:
+                    self.told(f"{reason}; trying again in {wait:.0f} s")
+                time.sleep(wait)
+        raise NetworkError(reason, f"tried {self.questions} times; check the network and run the same command again")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

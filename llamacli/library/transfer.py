@@ -20,7 +20,7 @@ from llamacli.errors import CannotWrite, CorruptFile, NetworkError
 from llamacli.library.digest import BLOCK, hasher
 from llamacli.library.http import PORTAL_HINT, BadStatus, Client, Response, Session, Unreachable, host_of
 from llamacli.library.part import Part, Piece
-from llamacli.library.patience import AGAIN, Patience
+from llamacli.library.patience import AGAIN, NOTICED, Patience
 from llamacli.progress import Progress
 
 BUFFER = 1 << 20
@@ -78,6 +78,8 @@ class _Crew:
         self.client, self.url, self.part, self.label = client, url, part, label
         self.progress, self.settings = progress, settings
         self.reported = part.total
+        self.note = self.noted = ""
+        """Why nothing comes, if nothing comes; and what was shown last."""
         self.location = ""  # where the Hub sent us last; signed, so it is forgotten when it stops working
         self.stop = threading.Event()
         self.ranges_work = threading.Event()
@@ -143,7 +145,10 @@ class _Crew:
         total = self.part.total
         if total != self.reported:
             self.progress.advance(total - self.reported)
-            self.reported = total
+            self.reported, self.note = total, ""
+        if self.note != self.noted:
+            self.noted = self.note
+            self.progress.describe(self.note)
 
     # -- workers -----------------------------------------------------------------------------------------------
 
@@ -192,7 +197,10 @@ class _Crew:
                     f"{self.label}: {reason}",
                     f"tried {failures} times; what has come so far stays, run the same command again",
                 )
-            self.stop.wait(self.settings.patience.wait(failures, headers))
+            wait = self.settings.patience.wait(failures, headers)
+            if wait >= NOTICED:
+                self.note = f"{reason}; trying again"
+            self.stop.wait(wait)
 
     def _retire(self) -> bool:
         """Leave the work to the others, if there are others: the server wants fewer connections."""

@@ -74,6 +74,12 @@ def test_offline_the_hub_is_not_asked(invoke: Any) -> None:
     assert report["sections"]["hub"] == [{"name": "reachable", "value": "not asked: offline"}]
 
 
+def test_without_a_network_all_may_be_well(invoke: Any) -> None:
+    result = invoke("doctor", "--json", env={"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert "refuses the connection" in result.json["sections"]["hub"][0]["value"]
+    assert not any("127.0.0.1" in problem["message"] for problem in result.json["problems"])
+
+
 def test_an_unreachable_hub_is_a_problem(invoke: Any) -> None:
     result = invoke("doctor", "--hub", "--json", env={"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"})
     assert result.code == 1

@@ -72,6 +72,23 @@ class Request:
 Answer = tuple[int, dict[str, str]]
 
 
+class Link:
+    """A line of `rate` bytes per second, 0 for none, that all connections share."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate, self.free_at, self.lock = rate, 0.0, threading.Lock()
+
+    def carry(self, count: int) -> None:
+        """Wait until `count` more bytes are through."""
+        if self.rate:
+            with self.lock:
+                now = time.monotonic()
+                self.free_at = max(self.free_at, now - 0.005) + count / self.rate
+                ahead = self.free_at - now
+            if ahead > 0:
+                time.sleep(ahead)
+
+
 class LocalHub:
     """The state that tests set and read."""
 
@@ -92,6 +109,8 @@ class LocalHub:
         """After how many bytes of a body of that length to hang up."""
         self.rate = 0
         """Bytes per second and connection."""
+        self.link = Link(0)
+        """What all connections share."""
         self.stall = threading.Event()
         """While set, bodies stop coming."""
         self.flip: set[int] = set()
@@ -190,9 +209,11 @@ def _handler(hub: LocalHub, host: str) -> type[BaseHTTPRequestHandler]:
                     self.reply(307, {"Location": self.path.replace(old, new)}, b"moved")
                     return
             if path == "/api/models":
-                words = parse_qs(urlsplit(self.path).query)["search"][0].lower().split()
+                words = parse_qs(urlsplit(self.path).query).get("search", [""])[0].lower().split()
                 found = [{"id": n} for n in hub.repos if all(w in n.lower() for w in words)]
                 self.json(found[:3])
+            elif path == "/api/whoami-v2":
+                self.json({"name": "me"}) if self.trusted() else self.error(401, "")
             elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
                 self.listing(match[1], match[2])
             elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -261,10 +282,11 @@ def _handler(hub: LocalHub, host: str) -> type[BaseHTTPRequestHandler]:
                     time.sleep(0.01)
                 end = min(stop, at + (64 << 10), at + max(1, hub.rate // 20) if hub.rate else stop)
                 end = min(end, start + limit) if limit is not None else end
-                block = bytearray(content[at:end])
+                block = content[at:end] if not hub.flip else bytearray(content[at:end])
                 for offset in hub.flip:
                     if at <= offset < end:
                         block[offset - at] ^= 1
+                hub.link.carry(len(block))
                 self.wfile.write(block)
                 with hub.lock:
                     hub.sent += len(block)

@@ -12,6 +12,8 @@ import pytest
 from support import Result
 
 from llamacli.cli.commands import list as list_module
+from llamacli.library.fetch import PART
+from llamacli.library.part import VERSION, map_of
 from llamacli.runtime.memory import Memory
 
 Invoke = Callable[..., Result]
@@ -81,3 +83,28 @@ def test_the_list_says_what_fits(invoke: Invoke, twice: tuple[Path, Path], monke
     for free, answer in ((1 << 40, True), (1 << 20, False), (0, None)):
         monkeypatch.setattr(list_module, "memory", lambda free=free: Memory(free, free))
         assert [m["fits"] for m in invoke("list", "--json").json] == [answer]
+
+
+def test_nothing_twice_is_no_table(invoke: Invoke) -> None:
+    shown = invoke("dedupe")
+    assert (shown.code, shown.out) == (0, "") and "nothing is here twice" in shown.err
+    assert invoke("df").out == ""
+
+
+def test_unfinished_downloads_take_room_too(invoke: Invoke, tmp_path: Path) -> None:
+    blobs = tmp_path / "hf" / "hub" / "models--a--B" / "blobs"
+    blobs.mkdir(parents=True)
+    path, digest = blobs / ("0" * 64 + PART), "0" * 64
+    path.write_bytes(b"x" * 2_000_000)
+    state = {
+        "version": VERSION,
+        "digest": digest,
+        "size": 5_000_000,
+        "done": [[0, 2_000_000]],
+        "host": "",
+        "validator": "",
+    }
+    map_of(path).write_text(json.dumps(state))
+    assert invoke("df", "--json").json["unfinished"] == 2_000_000
+    shown = invoke("df")
+    assert shown.out == "" and "2.0 MB of unfinished downloads" in shown.err and "no models" not in shown.err

@@ -8,10 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from local_hub import local_hub
 
 from llamacli.errors import LlamacliError, NetworkError, UsageError
 from llamacli.library.http import BadStatus, Client, Session, Unreachable, origin_of, proxy_for
-from llamacli.library.patience import Patience, retry_after
+from llamacli.library.hub import Hub
+from llamacli.library.patience import NOTICED, Patience, retry_after
 from llamacli.library.places import Places
 
 
@@ -110,8 +112,46 @@ def test_waits_grow_and_have_an_end() -> None:
     for failures, most in ((1, 1), (2, 2), (3, 4), (4, 8), (9, 8)):
         assert most / 2 <= patience.wait(failures) <= most
     assert 3 <= patience.wait(1, {"retry-after": "3"}) <= 4
-    with pytest.raises(NetworkError, match="3600 seconds"):
+    with pytest.raises(NetworkError, match="60 minutes"):
         patience.wait(1, {"retry-after": "3600"})
+
+
+def test_a_proxy_that_is_not_there_is_named() -> None:
+    session = Session(Client(places(HTTP_PROXY="http://me:secret@127.0.0.1:9")))
+    with pytest.raises(Unreachable, match=r"the proxy on the way to x\.test: 127\.0\.0\.1 refuses") as caught:
+        session.get("http://x.test/")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_without_tls_is_asked_once() -> None:
+    with local_hub() as hub:
+        address = hub.url.replace("http:", "https:")
+        there = Hub(Client(places(HF_ENDPOINT=address)), address, Patience(first=0.001))
+        with pytest.raises(NetworkError, match=r"no secure connection to 127\.0\.0\.1") as caught:
+            there.repo("a/b")
+        assert "HF_ENDPOINT" in caught.value.hint and "tried" not in caught.value.hint
+
+
+def test_a_proxy_wants_a_password() -> None:
+    with local_hub() as hub:
+        hub.answers["hub"].append((407, {}))
+        with pytest.raises(NetworkError, match="proxy wants a user name") as caught:
+            Hub(Client(places(HF_ENDPOINT=hub.url)), hub.url).repo("a/b")
+        assert "USER:PASSWORD@" in caught.value.hint
+
+
+def test_a_long_wait_is_told_and_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def work() -> None:
+        raise Unreachable("x.test does not answer")
+
+    with pytest.raises(NetworkError, match="does not answer"):
+        Patience(first=1, questions=4, told=heard.append).call(work)
+    assert len(slept) == 3 and len(heard) == sum(wait >= NOTICED for wait in slept) >= 1
+    assert heard[-1].startswith("x.test does not answer; trying again in ")
 
 
 @pytest.mark.parametrize(("status", "tries"), [(503, 3), (429, 3), (408, 3), (404, 1), (403, 1), (400, 1)])
@@ -123,5 +163,5 @@ def test_only_what_may_get_better_is_tried_again(status: int, tries: int) -> Non
         raise BadStatus(status, "http://x/", {})
 
     with pytest.raises((BadStatus, LlamacliError)):
-        Patience(attempts=3, first=0.001).call(work)
+        Patience(questions=3, first=0.001).call(work)
     assert len(calls) == tries

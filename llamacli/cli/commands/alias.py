@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.models import lasting
 from llamacli.errors import UsageError
@@ -15,7 +16,9 @@ from llamacli.library.aliases import aliases, remove_alias, set_alias
 def alias_command(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="The short name.")] = "",
-    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="What it stands for.")] = "",
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="What it stands for.", autocompletion=complete_model)
+    ] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Forget the name.")] = False,
 ) -> None:
     """Give a model a short name; without arguments show the names there are.
@@ -28,6 +31,7 @@ def alias_command(
     here: Context = context.obj
     if remove:
         remove_alias(here.config_dir, name)
+        here.console.status(f"{name} is no name of yours any more")
     elif name and model:
         kept = lasting(here, model)
         set_alias(here.config_dir, name, kept)

@@ -31,7 +31,8 @@ def dedupe_command(
         for one in found
         for copy in one.copies
     ]
-    here.console.table(("SIZE", "STORE", "", "FILE"), rows, [facts(one) for one in found])
+    if rows or here.console.json_output:
+        here.console.table(("SIZE", "STORE", "", "FILE"), rows, [facts(one) for one in found])
     if not found:
         here.console.status("nothing is here twice")
     elif apply:

@@ -9,6 +9,8 @@ from llamacli.cli.models import places
 from llamacli.cli.sizes import human_size
 from llamacli.library.duplicates import Duplicate, by_store, copies_of, duplicates
 from llamacli.library.inventory import LocalModel, local_models
+from llamacli.library.pruning import unfinished
+from llamacli.library.store import HubCache
 
 
 def df_command(context: typer.Context) -> None:
@@ -22,9 +24,13 @@ def df_command(context: typer.Context) -> None:
     here: Context = context.obj
     sizes, twice = by_store(copies_of(all_models(here))), find_duplicates(here)
     rows = [(store, human_size(size)) for store, size in sorted(sizes.items(), key=lambda item: -item[1])]
-    data = {"stores": sizes, "duplicates": [facts(found) for found in twice]}
-    here.console.table(("STORE", "SIZE"), rows, data)
-    if not sizes:
+    partial = sum(item.here for item in unfinished(HubCache(places(here).hub_cache)))
+    data = {"stores": sizes, "unfinished": partial, "duplicates": [facts(found) for found in twice]}
+    if rows or here.console.json_output:
+        here.console.table(("STORE", "SIZE"), rows, data)
+    if partial and not here.console.json_output:
+        here.console.status(f"{human_size(partial)} of unfinished downloads; llamacli prune removes them")
+    if not sizes and not partial:
         here.console.status("no models yet")
     if twice and not here.console.json_output:
         wasted = human_size(sum(found.wasted for found in twice))

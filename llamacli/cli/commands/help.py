@@ -35,6 +35,7 @@ MODELS: tuple[tuple[str, str], ...] = (
 
 PRIVACY: tuple[tuple[str, str], ...] = (
     ("what is sent", "nothing but the downloads that you ask for: no telemetry, no check for updates"),
+    ("doctor", "asks the Hub whether it is there and knows your token; not with --offline"),
     ("to whom", "the Hub (HF_ENDPOINT), and where it redirects downloads; --offline forbids it all"),
     ("your token", "goes to the Hub alone, never to a server it redirects to, never into messages"),
     ("conversations", "chat saves them on this computer, readable by you alone; --no-save keeps nothing"),

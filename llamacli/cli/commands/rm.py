@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
 from llamacli.cli.models import places
 from llamacli.cli.sizes import human_size
@@ -21,7 +22,10 @@ OWNERS = {"ollama": "Ollama: ollama rm {name}", "lms": "LM Studio: remove it the
 
 def rm_command(
     context: typer.Context,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="user/repo, user/repo:QUANT or an alias.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL…", help="user/repo, user/repo:QUANT or an alias.", autocompletion=complete_model),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -59,9 +63,9 @@ def _name(here: Context, text: str) -> ModelName:
 
 
 def _tell(here: Context, removal: Removal) -> None:
-    files = len(removal.pointers)
+    files = f"{len(removal.pointers)} file" + ("s" if len(removal.pointers) != 1 else "")
     parts = " and unfinished downloads" if any("part" in p.suffixes[-1] for p in removal.blobs if p.suffixes) else ""
-    here.console.status(f"{removal.repo}: {files} files{parts}, {human_size(removal.freed)}")
+    here.console.status(f"{removal.repo}: {files}{parts}, {human_size(removal.freed)}")
     for pointer in removal.pointers[:20]:
         here.console.status(f"  {pointer}")
     if removal.kept:

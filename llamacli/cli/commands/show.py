@@ -11,7 +11,7 @@ import typer
 from llamacli.cli.console import clean
 from llamacli.cli.context import Context
 from llamacli.cli.options import ModelArg
-from llamacli.cli.remote import gguf_or_header
+from llamacli.cli.remote import header_of
 from llamacli.cli.screen.receipt import receipt_lines
 from llamacli.errors import NotFound, PredicateFalse
 from llamacli.formats.gguf_reader import GGUF
@@ -29,16 +29,17 @@ def show_command(
     kv: Annotated[str, typer.Option("--kv", metavar="KEY", help="One metadata value; KEY may begin with {arch}.")] = "",
     keys: Annotated[bool, typer.Option("--keys", help="All metadata keys with their types.")] = False,
 ) -> None:
-    """Show what a model file contains. Reads its header only, also of a model on the Hub.
+    """Show what a model contains. Reads headers only, also of a model on the Hub; of a checkpoint, what it would be as GGUF.
 
     \b
     llamacli show model.gguf
     llamacli show model.gguf --kv llama.context_length
     llamacli show model.gguf --tensors --json
     llamacli show bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M
+    llamacli show Qwen/Qwen3-8B
     """
     here: Context = context.obj
-    with gguf_or_header(here, model) as (_, gguf):
+    with header_of(here, model) as gguf:
         _show(here, gguf, tensors, template, license_, kv, keys)
 
 
