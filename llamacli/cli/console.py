@@ -161,6 +161,8 @@ class Console:
 
 def clean(text: str) -> str:
     """Text from files and models without anything that could move the cursor (newline and tab stay)."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else "\N{REPLACEMENT CHARACTER}" for c in text
     )

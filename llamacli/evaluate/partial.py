@@ -20,6 +20,17 @@ Samples: TypeAlias = "Mapping[str, NDArray[np.float32]]"
 SAVE_EVERY = 20.0
 """Seconds."""
 
+ABANDONED = 14 * 86400.0
+"""Seconds after which nobody will go on with an evaluation."""
+
+
+def sweep(folder: Path, now: float) -> None:
+    """Remove what evaluations have left that were broken off long ago."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob("*.npz"):
+            if now - path.stat().st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)
+
 
 class Partial:
     """Samples of several models over the first `windows` windows of a text.

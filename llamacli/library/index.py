@@ -19,7 +19,7 @@ from llamacli.errors import LlamacliError
 if TYPE_CHECKING:
     from llamacli.formats.gguf_reader import GGUF
 
-VERSION = 2
+VERSION = 3
 
 Measure = Callable[["GGUF"], int]
 """How many bytes a model needs beside its weights."""
@@ -47,7 +47,7 @@ class Index:
         self._entries: dict[str, Any] = _load(path)
         self._changed = False
 
-    def facts(self, path: Path, status: os.stat_result) -> HeaderFacts:
+    def facts(self, path: str | Path, status: os.stat_result) -> HeaderFacts:
         """The facts of the file at `path`, whose `stat` is `status`."""
         key, mark = str(path), [status.st_size, status.st_mtime_ns, status.st_ino]
         known = self._entries.get(key)
@@ -56,7 +56,7 @@ class Index:
                 facts = HeaderFacts(**known["facts"])
                 if facts.beside or facts.error or self.measure is None:
                     return facts
-        facts = read_facts(path, self.measure)
+        facts = read_facts(Path(path), self.measure)
         self._entries[key] = {"mark": mark, "facts": asdict(facts)}
         self._changed = True
         return facts

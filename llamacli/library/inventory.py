@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,23 @@ class LocalModel:
     """hf, file, made, ollama, lms, llama.cpp, gpt4all or jan."""
     used: float
     """When it was last read or written, in seconds since 1970."""
-    path: Path
+    location: str
+    """The first file, or the folder."""
     architecture: str = ""
     error: str = ""
     beside: int = 0
     """Bytes of cache and buffers that it needs beside its weights, as `measure` estimates them; 0 if unknown."""
-    files: tuple[Path, ...] = ()
-    """All parts."""
+    parts: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The first file, or the folder of a checkpoint."""
+        return Path(self.location)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All parts."""
+        return tuple(map(Path, self.parts))
 
 
 def local_models(
@@ -62,35 +72,35 @@ def local_models(
 def _hub_models(places: Places, index: Index) -> Iterator[LocalModel]:
     cache = HubCache(places.hub_cache)
     for repo in cache.repos():
-        seen: set[str] = set()
+        seen: set[tuple[int, int]] = set()
         for snapshot in cache.snapshots(repo):
-            yield from _snapshot_models(cache, snapshot, seen, index)
+            yield from _snapshot_models(snapshot, seen, index)
 
 
-def _snapshot_models(cache: HubCache, snapshot: Snapshot, seen: set[str], index: Index) -> Iterator[LocalModel]:
+def _snapshot_models(snapshot: Snapshot, seen: set[tuple[int, int]], index: Index) -> Iterator[LocalModel]:
     """The models of one commit that no newer commit has; older ones are named with their commit."""
-    sizes = snapshot.files()
-    offered = variants(sizes)
+    entries = snapshot.entries()
+    offered = variants(entries)
     first_commit = not seen
     for variant in offered:
-        paths = [snapshot.path / name for name in variant.files]
-        real = os.path.realpath(paths[0])
+        statuses = [entries[name] for name in variant.files]
+        real = statuses[0].st_dev, statuses[0].st_ino
         if variant.complete and real not in seen:
             same = [v for v in offered if v.quant == variant.quant]
             selector = variant.quant if variant.quant and len(same) == 1 else variant.files[0]
             revision = "" if first_commit else snapshot.commit[:12]
             name = str(ModelName("hub", snapshot.repo, selector, revision))
-            yield _model(name, variant.quant, paths, "hf", index)
+            paths = [f"{snapshot.folder}{os.sep}{name}" for name in variant.files]
+            yield _model(name, variant.quant, paths, "hf", index, statuses)
         seen.add(real)
-    weights = [name for name in sizes if name.endswith(".safetensors")]
+    weights = [name for name in entries if name.endswith(".safetensors")]
     if weights and not offered:
-        paths = [snapshot.path / name for name in sizes]
-        real = os.path.realpath(snapshot.path / weights[0])
+        real = entries[weights[0]].st_dev, entries[weights[0]].st_ino
         if real not in seen:
             revision = "" if first_commit else snapshot.commit[:12]
             name = str(ModelName("hub", snapshot.repo, "", revision))
-            used = max(_used(os.stat(p)) for p in paths)  # noqa: PTH116
-            yield LocalModel(name, "safetensors", sum(sizes.values()), 0, "hf", used, snapshot.path)
+            used, size = max(map(_used, entries.values())), sum(status.st_size for status in entries.values())
+            yield LocalModel(name, "safetensors", size, 0, "hf", used, snapshot.folder)
         seen.add(real)
 
 
@@ -128,8 +138,15 @@ def _with_parts(path: Path) -> list[Path]:
     return [path.parent / name for name in same[0].files] if same else [path]
 
 
-def _model(name: str, quant: str, paths: list[Path], where: str, index: Index) -> LocalModel:
-    statuses = [os.stat(p) for p in paths]  # noqa: PTH116
+def _model(
+    name: str,
+    quant: str,
+    paths: Sequence[str | Path],
+    where: str,
+    index: Index,
+    known: list[os.stat_result] | None = None,
+) -> LocalModel:
+    statuses = known or [os.stat(p) for p in paths]  # noqa: PTH116
     facts = index.facts(paths[0], statuses[0])
     return LocalModel(
         name=name,
@@ -138,11 +155,11 @@ def _model(name: str, quant: str, paths: list[Path], where: str, index: Index) -
         context=facts.context,
         where=where,
         used=max(_used(s) for s in statuses),
-        path=paths[0],
+        location=str(paths[0]),
         architecture=facts.architecture,
         error=facts.error,
         beside=facts.beside,
-        files=tuple(paths),
+        parts=tuple(map(str, paths)),
     )
 
 

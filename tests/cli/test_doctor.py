@@ -47,7 +47,7 @@ def test_json_names_every_section_and_agrees_with_the_exit_code(invoke: Any) -> 
     result = invoke("doctor", "--json")
     report = result.json
     assert set(report) == {"ok", "sections", "problems"}
-    assert list(report["sections"]) == ["machine", "engine", "disk", "terminal", "python"]
+    assert list(report["sections"]) == ["machine", "engine", "disk", "terminal", "python", "hub"]
     assert result.code == (0 if report["ok"] else 1)
     assert report["ok"] == (not report["problems"])
     for section in report["sections"].values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from llamacli.errors import UsageError
 from llamacli.evaluate.divergence import differences, losses
 from llamacli.evaluate.figures import quality
 from llamacli.evaluate.measure import fitting_groups, measure
-from llamacli.evaluate.partial import Partial
+from llamacli.evaluate.partial import ABANDONED, Partial, sweep
 from llamacli.evaluate.plot import Dot, plot_svg
 from llamacli.evaluate.windows import cut_text
 from llamacli.formats.gguf_reader import read_gguf
@@ -212,3 +213,13 @@ def test_a_picture_survives_odd_names_and_single_points() -> None:
         [Dot("a", 1, 1e-4, 0.1), Dot("b", 2, 3.0), Dot("c", 3, float("inf"))],
     ):
         assert ElementTree.fromstring(plot_svg(dots, "t", "x", "y")).tag.endswith("svg")
+
+
+def test_what_was_abandoned_long_ago_is_removed(tmp_path: Path) -> None:
+    old, young = tmp_path / "old.npz", tmp_path / "young.npz"
+    for path, age in ((old, ABANDONED + 10), (young, ABANDONED - 10)):
+        path.write_bytes(b"x")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    sweep(tmp_path, 1e9)
+    assert not old.exists() and young.exists()
+    sweep(tmp_path / "none", 1e9)

@@ -116,7 +116,7 @@ class _Evaluation:
     def _group(self, paths: dict[str, Path], source: Path | None, partials: list[Partial]) -> list[Measured]:
         """These models at once; what is kept of them is added to `partials`, to be removed when all are measured."""
         from llamacli.evaluate.measure import measure
-        from llamacli.evaluate.partial import Partial
+        from llamacli.evaluate.partial import Partial, sweep
         from llamacli.runtime.llama import open_engine
 
         with contextlib.ExitStack() as stack:
@@ -124,7 +124,9 @@ class _Evaluation:
             engines = {name: stack.enter_context(open_engine(path, self._settings)) for name, path in paths.items()}
             cut = self._cut(base, list(engines.values()))
             key = self._key(base, engines, cut)
-            partial = Partial(self._here.cache_dir / "evaluate" / f"{key[:32]}.npz", key)
+            folder = self._here.cache_dir / "evaluate"
+            sweep(folder, self._here.now())
+            partial = Partial(folder / f"{key[:32]}.npz", key)
             partials.append(partial)
             if 0 < partial.windows < len(cut):
                 self._here.console.status(f"going on after {partial.windows} windows")
