@@ -12,12 +12,15 @@ libraries disagree because their tables are of different age. Exits with 1 if an
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unicodedata import ucd_3_2_0
@@ -29,6 +32,7 @@ from random_text import random_text
 
 from llamacli.checkpoint.source import Folder
 from llamacli.checkpoint.tokenizer import read_vocabulary
+from llamacli.formats.expressions import TEKKEN
 
 
 def oracle(folder: Path) -> Callable[[str], list[int]]:
@@ -38,11 +42,38 @@ def oracle(folder: Path) -> Callable[[str], list[int]]:
 
         theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
         return lambda text: list(theirs.encode(text, add_special_tokens=False).ids)
+    if (folder / "tekken.json").exists():
+        return ranked(json.loads((folder / "tekken.json").read_text(encoding="utf-8")))
     from sentencepiece import SentencePieceProcessor
 
     model: Any = SentencePieceProcessor()
     model.LoadFromFile(str(folder / "tokenizer.model"))
     return lambda text: list(model.Encode(text))
+
+
+def ranked(document: dict[str, Any]) -> Callable[[str], list[int]]:
+    """tekken.json as its format is documented: words of the pattern, the neighbours of the lowest rank merged first."""
+    from tokenizers import Regex, pre_tokenizers
+
+    config = document["config"]
+    cut = pre_tokenizers.Split(Regex(config["pattern"]), "isolated")
+    ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in document["vocab"]}
+
+    def ids(text: str) -> Iterator[int]:
+        for word, _ in cut.pre_tokenize_str(text):
+            parts = [bytes([byte]) for byte in word.encode()]
+            whole = word.encode() if word.encode() in ranks else None
+            while whole is None and len(parts) > 1:
+                found = [
+                    (ranks.get(left + right, len(ranks)), place) for place, (left, right) in enumerate(pairwise(parts))
+                ]
+                rank, place = min(found)
+                if rank == len(ranks):
+                    break
+                parts[place : place + 2] = [parts[place] + parts[place + 1]]
+            yield from (ranks[part] + config["default_num_special_tokens"] for part in ([whole] if whole else parts))
+
+    return lambda text: list(ids(text))
 
 
 def rows_of(config: dict[str, Any]) -> int:
@@ -63,6 +94,8 @@ def check(folder: Path, given: argparse.Namespace) -> int:
     config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     start = time.perf_counter()
     vocabulary = read_vocabulary(Folder(folder), config, rows_of(config))
+    if "pre" in config:
+        vocabulary = replace(vocabulary, pre=config["pre"])
     seconds = time.perf_counter() - start
     expected = oracle(folder)
     generator = random.Random(2026)
@@ -83,7 +116,7 @@ def check(folder: Path, given: argparse.Namespace) -> int:
                 different.append((text, ours, theirs))
         differing = len(different) - in_cases
     print(f"{folder.name:24} {vocabulary.model:6} {vocabulary.pre:24} read in {seconds:5.2f} s  "
-          f"{differing:5} of {given.count} differ{wrong}")  # fmt: skip
+          f"{differing:5} of {given.count} differ{wrong}", flush=True)  # fmt: skip
     for text, ours, theirs in different[: given.show]:
         print(f"    {text!a}\n      engine {ours}\n      theirs {theirs}")
     for line in vocabulary.warnings:
@@ -92,20 +125,39 @@ def check(folder: Path, given: argparse.Namespace) -> int:
 
 
 def trained_folders(room: Path) -> list[Path]:
-    """A tokenizer for each of the engine's pre-tokenizers, its merges learnt under the expression of the table."""
+    """A tokenizer for each name of the table, read under that name, its merges learnt under the table's expression."""
     from test_pretokenizers import ROWS, trained
 
     folders = []
     for steps, name in ROWS:
         document = json.loads(json.dumps(trained(steps)))
         document["model"]["ignore_merges"] = name.ignore_merges
-        folder = room / name.pre
+        folder = room / (name.cut or name.pre)
         folder.mkdir(exist_ok=True)
         (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
-        kind = name.model_types[0] if name.model_types else ""
-        (folder / "config.json").write_text(json.dumps({"vocab_size": 4000, "model_type": kind}))
+        (folder / "config.json").write_text(json.dumps({"vocab_size": 4000, "pre": name.pre}))
         folders.append(folder)
-    return sorted(set(folders))
+    return [*sorted(set(folders)), tekken_folder(room)]
+
+
+def tekken_folder(room: Path) -> Path:
+    """A tekken.json: the bytes and what is merged of them under Tekken's expression, by rank."""
+    from test_pretokenizers import trained
+
+    from llamacli.checkpoint.tekken import byte_alphabet
+
+    bytes_of = {text: byte for byte, text in byte_alphabet().items()}
+    vocabulary = trained((TEKKEN,))["model"]["vocab"]
+    learnt = sorted(
+        (text for text in vocabulary if text not in bytes_of and text != "<|bos|>"), key=vocabulary.__getitem__
+    )
+    words = [bytes([byte]) for byte in range(256)] + [bytes(map(bytes_of.__getitem__, text)) for text in learnt]
+    entries = [{"rank": rank, "token_bytes": base64.b64encode(word).decode()} for rank, word in enumerate(words)]
+    config = {"pattern": TEKKEN, "default_vocab_size": len(words) + 20, "default_num_special_tokens": 20}
+    folder = room / "tekken.json"
+    folder.mkdir(exist_ok=True)
+    (folder / "tekken.json").write_text(json.dumps({"config": config, "vocab": entries}), encoding="utf-8")
+    return folder
 
 
 def main() -> int:

@@ -135,11 +135,13 @@ def field(number: int, content: bytes) -> bytes:
 
 def sentencepiece_file(gguf: GGUF, tokens: list[str], scores: list[float], types: list[int]) -> bytes:
     """A tokenizer.model of the BPE kind: pieces, trainer, normalizer."""
+    unknown = unknown_of(gguf, types)
+    kinds = [TokenType.UNUSED if kind == TokenType.UNKNOWN else kind for kind in types]
+    kinds[unknown] = TokenType.UNKNOWN
     pieces = b"".join(
         field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))
-        for text, score, kind in zip(tokens, scores, types, strict=True)
+        for text, score, kind in zip(tokens, scores, kinds, strict=True)
     )
-    unknown = unknown_of(gguf, types)
     trainer = b"\x18\x02" + varint(35 << 3) + b"\x01" + varint(40 << 3) + varint(unknown)  # BPE, byte fallback, unknown
     prefix = gguf.get("tokenizer.ggml.add_space_prefix", True) is True
     normalizer = field(1, b"identity") + b"\x18" + bytes([prefix]) + b"\x20\x00\x28\x01"

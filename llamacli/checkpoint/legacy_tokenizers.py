@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llamacli.checkpoint.checkpoint import read_json
-from llamacli.checkpoint.pretokenizers import QWEN2
 from llamacli.checkpoint.source import Source
 from llamacli.errors import CorruptFile, Unsupported
+from llamacli.formats.expressions import QWEN2
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _BYTES_ONLY = {**_BYTES, "use_regex": False}

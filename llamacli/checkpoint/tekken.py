@@ -9,7 +9,7 @@ from typing import Any
 
 from llamacli.checkpoint.draft import AddedToken, Draft, Wrapping, check_room
 from llamacli.checkpoint.pretokenizers import Cut, canonical, engine_name
-from llamacli.checkpoint.vocabulary import TokenType
+from llamacli.checkpoint.vocabulary import Mends, TokenType
 from llamacli.errors import CorruptFile
 
 FILE = "tekken.json"
@@ -50,6 +50,8 @@ def read_tekken(document: Mapping[str, Any], rows: int) -> Draft:
         added=tuple(AddedToken(place, text) for place, text in enumerate(names)),
         roles={role: text for role, text in _ROLES if text in names},
         wrapping=Wrapping(("<s>",), ()),
+        mends=Mends(cut=name.cut),
+        warnings=(f"other programs cut some text differently: {name.differs}",) if name.differs else (),
     )
 
 

@@ -182,7 +182,7 @@ def _byte_level(
         cleans_spaces=hints.cleans_spaces,
         model_type=hints.model_type,
     )
-    warnings = [f"the engine cuts some text differently: {name.differs}"] if name.differs else []
+    warnings = [f"other programs cut some text differently: {name.differs}"] if name.differs else []
     if name.ignore_merges != ignores and (stray := _unmerged(tokens, merges, added_tokens(document))):
         warnings.append(
             f"{len(stray)} tokens such as {shorten(repr(stray[0]), 40)} are no product of merges: the engine's "
@@ -192,7 +192,7 @@ def _byte_level(
     mends = Mends(
         normalizer=_unicode_form(document.get("normalizer")),
         space_prefix="missing" if cut.prefixes_space else "",
-        cuts_before=name.cuts_before,
+        cut=name.cut,
     )
     types = [int(TokenType.NORMAL)] * len(tokens)
     return Draft(FILE, "gpt2", name.pre, tokens, types, merges=merges, mends=mends, warnings=tuple(warnings))

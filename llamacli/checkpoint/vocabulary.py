@@ -42,8 +42,8 @@ class Mends:
     `missing`: in front of every stretch of text that does not begin with one. The engine, left alone, puts one in
     front of every stretch.
     """
-    cuts_before: str = ""
-    """Characters in front of which text is cut where they follow a letter: the parts are tokenized one by one."""
+    cut: str = ""
+    """Name of the cut into words that our runtime makes instead of the engine; see `formats/expressions.py`."""
     prefix: tuple[int, ...] = ()
     """Ids in front of every prompt, where they are not just the BOS token (GLM: `[gMASK]<sop>`)."""
     suffix: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class Mends:
     def metadata(self) -> dict[str, Value]:
         """The keys for what is not empty."""
         values: dict[str, Value] = {}
-        for name in ("normalizer", "space_prefix", "cuts_before"):
+        for name in ("normalizer", "space_prefix", "cut"):
             if text := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = string(text)
         if self.literal:

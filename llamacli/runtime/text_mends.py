@@ -7,11 +7,12 @@ front, where words end. Files of other programs have no such keys; for them only
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.byte_pairs import BytePairs
+from llamacli.runtime.older_unicode import FORMS, normalize
 from llamacli.runtime.word_pieces import WordPieces
 
 LONGEST_WORD = 1000
@@ -19,7 +20,6 @@ LONGEST_WORD = 1000
 characters overflows a stack of 8 MiB and ends the process, and threads have less."""
 
 _UNBROKEN = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|\s{{{LONGEST_WORD + 1},}}")
-_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 _SPACES = (" ", "\N{LOWER ONE EIGHTH BLOCK}")
 
 
@@ -29,7 +29,6 @@ class TextMends:
 
     normalizer: str = ""
     space_prefix: str = ""
-    cuts_before: str = ""
     engine_prefixes: bool = False
     """Whether the engine puts a space in front of every stretch by itself."""
     prefix: tuple[int, ...] = ()
@@ -40,7 +39,7 @@ class TextMends:
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
     """Tokens of ordinary text that the engine takes for the end of an answer."""
-    pieces: WordPieces | None = None
+    pieces: WordPieces | BytePairs | None = None
     """What stands in for the engine's own tokenizer."""
     literal: re.Pattern[str] | None = None
     """Pieces that stand for themselves wherever they are written: text is cut around them."""
@@ -58,9 +57,8 @@ class TextMends:
             return value if isinstance(value, tuple) and all(type(item) is int for item in value) else ()
 
         return cls(
-            normalizer=text("normalizer") if text("normalizer") in _FORMS else "",
+            normalizer=text("normalizer") if text("normalizer") in FORMS else "",
             space_prefix=text("space_prefix"),
-            cuts_before=text("cuts_before"),
             engine_prefixes=gguf.get("tokenizer.ggml.model") == "llama"
             and gguf.get("tokenizer.ggml.add_space_prefix", True) is True,
             prefix=ids("prefix"),
@@ -69,7 +67,7 @@ class TextMends:
             strip_right=frozenset(ids("strip_right")),
             ends=frozenset(ids("end_of_turn")),
             ordinary=frozenset(ids("ordinary")),
-            pieces=WordPieces.from_gguf(gguf),
+            pieces=WordPieces.from_gguf(gguf) or BytePairs.from_gguf(gguf),
             literal=_any_of(gguf.get("tokenizer.llamacli.literal", ())),
         )
 
@@ -79,10 +77,11 @@ class TextMends:
         `first`: nothing stands in front of it but BOS.
         """
         if self.normalizer:
-            text = unicodedata.normalize(self.normalizer, text)  # type: ignore[arg-type]
+            text = normalize(self.normalizer, text)
         text = self._with_space(text, first)
         for part in self.literal.split(text) if self.literal else (text,):
-            yield from self._cut(part)
+            if part:
+                yield part
 
     def _with_space(self, text: str, first: bool) -> str:
         if not text or not (self.space_prefix == "missing" or (self.space_prefix == "first" and first)):
@@ -90,15 +89,6 @@ class TextMends:
         if self.engine_prefixes:  # it adds one in any case
             return text[1:] if text.startswith(_SPACES) and len(text) > 1 else text
         return text if text.startswith(_SPACES) else f" {text}"
-
-    def _cut(self, text: str) -> Iterator[str]:
-        start = 0
-        for place in range(1, len(text)) if self.cuts_before else ():
-            if text[place] in self.cuts_before and unicodedata.category(text[place - 1])[0] in "LM":
-                yield text[start:place]
-                start = place
-        if start < len(text):
-            yield text[start:]
 
 
 def _any_of(texts: object) -> re.Pattern[str] | None:

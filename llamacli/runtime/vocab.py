@@ -174,6 +174,7 @@ class Vocab:
         text: list[str] = []
         strip_next = False
         first = add_special
+        pieces = self._mends.pieces
 
         def flush(strip_end: bool) -> None:
             nonlocal first
@@ -186,7 +187,7 @@ class Vocab:
                 out.extend(self._mends.prefix or self._front())
                 first = False
             for stretch in self._mends.stretches(joined, first=at_start):
-                out.extend(self._mends.pieces.ids(stretch) if self._mends.pieces else self.encode(stretch))
+                out.extend(pieces.ids(stretch, self.encode) if pieces else self.encode(stretch))
 
         for part in self._parts(prompt):
             if isinstance(part, str):

@@ -6,11 +6,11 @@ signs of Hindi, Bengali or Tamil stay. The vocabulary is the file's, in which th
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.older_unicode import category, is_punctuation, normalize
 
 START = "\N{LOWER ONE EIGHTH BLOCK}"
 LONGEST = 100
@@ -50,15 +50,15 @@ class WordPieces:
         strip = gguf.get("tokenizer.ggml.normalizer.strip_accents", lowercase) is True
         return cls(beginnings, continuations, unknown, lowercase, strip)
 
-    def ids(self, text: str) -> list[int]:
-        """Ids of ordinary text."""
+    def ids(self, text: str, encode: Callable[[str], list[int]] | None = None) -> list[int]:
+        """Ids of ordinary text, without the engine."""
         return [piece for word in self._words(text) for piece in self._pieces_of(word)]
 
     def _words(self, text: str) -> Iterator[str]:
         """Runs of letters, digits and marks; every sign of punctuation and every Chinese character by itself."""
         word = ""
         for character in self._normalized(text):
-            alone = _is_punctuation(character) or _is_chinese(character)
+            alone = is_punctuation(character) or _is_chinese(character)
             if (alone or character.isspace()) and word:
                 yield word
                 word = ""
@@ -72,7 +72,7 @@ class WordPieces:
     def _normalized(self, text: str) -> str:
         kept = "".join(" " if c in "\t\n\r" else c for c in text if not _is_dropped(c))
         if self.strip_accents:
-            kept = "".join(c for c in unicodedata.normalize("NFD", kept) if unicodedata.category(c) != "Mn")
+            kept = "".join(c for c in normalize("NFD", kept) if category(c) != "Mn")
         # One by one: the last sigma of a word is like any other.
         return "".join(map(str.lower, kept)) if self.lowercase else kept
 
@@ -93,14 +93,8 @@ class WordPieces:
 def _is_dropped(character: str) -> bool:
     """Characters that steer and are not seen."""
     return character in "\0\N{REPLACEMENT CHARACTER}" or (
-        unicodedata.category(character) in ("Cc", "Cf", "Co") and character not in "\t\n\r"
+        category(character) in ("Cc", "Cf", "Co") and character not in "\t\n\r"
     )
-
-
-def _is_punctuation(character: str) -> bool:
-    if character.isascii():
-        return character.isprintable() and not character.isalnum() and character != " "
-    return unicodedata.category(character)[0] == "P"
 
 
 def _is_chinese(character: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from pathlib import Path
 
@@ -49,11 +48,6 @@ def test_the_engine_s_own_space_is_not_doubled() -> None:
     assert list(mends.stretches("Hi", first=False)) == ["Hi"]
 
 
-def test_text_is_cut_before_an_apostrophe_after_a_letter_only() -> None:
-    mends = TextMends(cuts_before="'")
-    assert list(mends.stretches("Ankara'da 'x' 5'", first=True)) == ["Ankara", "'da 'x", "' 5'"]
-
-
 def test_pieces_that_stand_for_themselves_are_parts_of_their_own() -> None:
     space = "\N{LOWER ONE EIGHTH BLOCK}"
     mends = TextMends(literal=re.compile(f"({space * 3}|{space * 2})"))
@@ -65,11 +59,3 @@ def test_pieces_that_stand_for_themselves_are_parts_of_their_own() -> None:
 
 def test_text_is_brought_to_the_tokenizer_s_unicode_form() -> None:
     assert list(TextMends(normalizer="NFC").stretches("e\u0301", first=True)) == ["é"]
-
-
-def test_mends_never_lose_text() -> None:
-    generator = random.Random(0)
-    mends = TextMends(cuts_before="'")
-    for _ in range(300):
-        text = "".join(generator.choices("aé'1 \n", k=generator.randint(0, 30)))
-        assert "".join(mends.stretches(text, first=True)) == text

@@ -15,13 +15,13 @@ import sentencepiece
 from engine_tokenizer import EngineTokenizer
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from llamacli.checkpoint.pretokenizers import TEKKEN
 from llamacli.checkpoint.sentencepiece import parse
 from llamacli.checkpoint.source import Folder
 from llamacli.checkpoint.tekken import byte_alphabet
 from llamacli.checkpoint.tokenizer import TokenType, Vocabulary, read_vocabulary
 from llamacli.checkpoint.tokenizer_json import merge_scores, read_merges
 from llamacli.errors import CorruptFile, LlamacliError, Unsupported
+from llamacli.formats.expressions import TEKKEN
 
 DATA = Path(__file__).parent.parent / "data" / "tokenizers"
 Files = dict[str, Any]

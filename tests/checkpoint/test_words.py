@@ -1,0 +1,96 @@
+"""Cuts that our runtime makes itself, against Hugging Face's `tokenizers`, and the merging under them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engine_tokenizer import write_vocabulary
+from random_text import random_text
+from test_pretokenizers import declared, trained
+from tokenizers import Tokenizer
+
+from llamacli.checkpoint.pretokenizers import TABLE
+from llamacli.checkpoint.tokenizer_json import Hints, read_tokenizer_json
+from llamacli.checkpoint.vocabulary import Mends, Vocabulary
+from llamacli.formats.expressions import CUTS
+from llamacli.formats.gguf_reader import read_gguf
+from llamacli.runtime.byte_pairs import LONGEST, BytePairs
+from llamacli.runtime.words import Words, translated, words_of
+
+CORNERS = [
+    "ÜBER ÉX VIỆT",
+    "5213² 1234\u0663 12345x 123_ 12\u24b6",
+    "a\x1cb \x85 \u3000x",
+    "\r\n\r\nx \r\n",
+    "Ankara'DA don'ſ ʕʖ",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", [name for name in CUTS if name != "falcon"])  # whose digits are sought after the bytes
+def test_text_is_cut_where_the_tokenizer_cuts_it(name: str) -> None:
+    document = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": declared(CUTS[name])}
+    cut = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **document})).pre_tokenizer
+    generator = random.Random(name)
+    words = Words(name)
+    for text in [*CORNERS, *(random_text(generator) for _ in range(150))]:
+        assert list(words(text)) == [text[start:end] for _, (start, end) in cut.pre_tokenize_str(text)]
+
+
+def test_an_unknown_cut_is_none() -> None:
+    assert words_of("of a newer version") is None and words_of(None) is None
+
+
+def test_categories_become_what_stands_for_them() -> None:
+    assert translated(r"[^\p{Lt}x]\p{Nd2}") == "[^\x81x]\\p{Nd2}"
+    assert translated(r"a\b") == f"a(?![{translated(chr(92) + 'w')[1:-1]}])"
+
+
+def vocabulary(cut: str, folder: Path, **changes: object) -> BytePairs:
+    document = trained(CUTS[cut])
+    draft = read_tokenizer_json(document, 4000, Hints(has_bos=True))
+    (name,) = TABLE[CUTS[cut]]
+    made = Vocabulary(
+        "gpt2",
+        name.pre,
+        tuple(t or "" for t in draft.tokens),
+        tuple(draft.types),
+        merges=draft.merges,
+        mends=Mends(cut=cut),
+    )
+    pairs = BytePairs.from_gguf(read_gguf(write_vocabulary(replace(made, **changes), folder / "v.gguf")))  # type: ignore[arg-type]
+    assert pairs is not None
+    return pairs
+
+
+def test_the_engine_gets_whole_texts_that_it_cuts_alike(tmp_path: Path) -> None:
+    pairs = vocabulary("tekken", tmp_path)
+    given: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        given.append(text)
+        return [len(text)]
+
+    assert pairs.ids("Grüße don't 'x' 5'", encode) == [9, 5, 4]
+    assert given == ["Grüße don", "'t 'x", "' 5'"]
+    assert pairs.ids("ÜBER", encode) != [4] and len(given) == 3
+
+
+def test_tokens_that_stand_for_themselves_are_found_before_text_is_cut(tmp_path: Path) -> None:
+    theirs = Tokenizer.from_str(json.dumps(trained(CUTS["youtu"])))
+    place = theirs.token_to_id("e")
+    types = [4 if number == place else 1 for number in range(theirs.get_vocab_size())]
+    pairs = vocabulary("youtu", tmp_path, types=tuple(types))
+    theirs.add_tokens(["e"])
+    text = "the camelCase reSe\u0301t"
+    assert pairs.ids(text, lambda _: []) == theirs.encode(text, add_special_tokens=False).ids
+
+
+def test_a_word_without_end_is_merged_in_parts(tmp_path: Path) -> None:
+    pairs = vocabulary("youtu", tmp_path)
+    once = pairs.ids("ab" * (LONGEST // 2), lambda _: [])
+    assert pairs.ids("ab" * (LONGEST // 2) * 3, lambda _: []) == once * 3
