@@ -39,12 +39,19 @@ class Declared:
 
     roles: Mapping[str, str] = field(default_factory=dict)
     """transformers' role to text."""
-    extra: frozenset[str] = frozenset()
+    extra: tuple[str, ...] = ()
     """Further tokens that are special without a role."""
     ids: Mapping[str, int] = field(default_factory=dict)
     """transformers' role to id, by config.json and generation_config.json."""
     ends: tuple[int, ...] = ()
     """All ids that end a reply, by generation_config.json, else config.json; in its order."""
+
+    def names(self) -> Iterator[str]:
+        """All texts, in the order in which transformers adds those that are missing."""
+        for role in (*ROLES, "cls"):
+            if role in self.roles:
+                yield self.roles[role]
+        yield from self.extra
 
 
 def read_declared(
@@ -55,13 +62,13 @@ def read_declared(
 ) -> Declared:
     """The declarations of all four files, the earlier ones first."""
     roles: dict[str, str] = {}
-    extra: set[str] = set()
+    extra: list[str] = []
     for source in (tokenizer_config, special_tokens_map):
         for role in (*ROLES, "cls"):
             if (text := text_of(source.get(f"{role}_token"))) is not None:
                 roles.setdefault(role, text)
         for key in ("additional_special_tokens", "extra_special_tokens"):
-            extra.update(_texts(source.get(key)))
+            extra += _texts(source.get(key))
     roles.update(
         {role: roles[other] for role, other in (("bos", "cls"), ("eos", "sep")) if _stands_in(roles, role, other)}
     )
@@ -74,7 +81,7 @@ def read_declared(
     ends = _ids(generation.get("eos_token_id")) or _ids(config.get("eos_token_id"))
     if not ends and isinstance(inner, dict):
         ends = _ids(inner.get("eos_token_id"))
-    return Declared(roles, frozenset(extra), ids, ends)
+    return Declared(roles, tuple(dict.fromkeys(extra)), ids, ends)
 
 
 def _stands_in(roles: Mapping[str, str], role: str, other: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llamacli.checkpoint.added_tokens import found_by_us, with_flags
 from llamacli.checkpoint.chat_template import read_templates
 from llamacli.checkpoint.checkpoint import read_json
 from llamacli.checkpoint.draft import SPACE, AddedToken, Draft, check_room
@@ -40,12 +41,14 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
     """
     settings = _Settings.read(source, config)
     draft = read_draft(source, settings, rows)
-    tokens, types, scores, warnings = _in_rows(draft, _added(draft, settings), settings.declared, rows)
+    added = _added(draft, settings, rows)
+    tokens, types, scores, warnings = _in_rows(draft, added, settings.declared, rows)
     roles = resolve(settings.declared, draft.roles, draft.unknown, tokens, types)
     wrapping = _wrap(draft, settings, roles, tokens)
     express_ends(roles, tokens)
     templates = read_templates(source, settings.tokenizer)
-    strips = {token.id: token for token in draft.added if token.id < rows}
+    strips = {token.id: token for token in added if token.id < rows}
+    written, normalized = found_by_us(draft, [token for token in added if token.id < rows], types)
     return Vocabulary(
         model=draft.model,
         pre=draft.pre,
@@ -74,6 +77,8 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
             strip_right=tuple(sorted(place for place, token in strips.items() if token.strip_right)),
             end_of_turn=roles.unexpressed,
             ordinary=ordinary_ends(tokens, types),
+            found=written,
+            found_normalized=normalized,
             literal=_literal(draft.added),
         ),
         warnings=(*draft.warnings, *warnings, *roles.warnings, *wrapping.warnings),
@@ -143,12 +148,22 @@ def read_draft(source: Source, settings: _Settings, rows: int) -> Draft:
     )
 
 
-def _added(draft: Draft, settings: _Settings) -> list[AddedToken]:
-    """All added tokens, one for each text: the tokenizer's own first, then those that other files add."""
+def _added(draft: Draft, settings: _Settings, rows: int) -> list[AddedToken]:
+    """All added tokens, one for each text: the tokenizer's own first, then those that other files add.
+
+    Beside a tokenizer.json nobody reads added_tokens.json. What is declared special and is nowhere comes last of all.
+    """
     known = {token.text: token for token in reversed(draft.added)}
-    for token in listed_elsewhere(settings.tokenizer, settings.added):
-        if token.text not in known:
-            known[token.text] = token
+    for token in listed_elsewhere(settings.tokenizer, {} if draft.file == "tokenizer.json" else settings.added):
+        former = known.get(token.text)
+        known[token.text] = with_flags(former, token) if former else token
+    if draft.file == "tokenizer.json":
+        there = {*known, *draft.tokens}
+        place = max(len(draft.tokens), *(token.id + 1 for token in known.values()), 0)
+        for text in settings.declared.names():
+            if text not in there and place < rows:
+                known[text] = AddedToken(place, text)
+                place += 1
     return sorted(known.values(), key=lambda token: token.id)
 
 
@@ -206,7 +221,7 @@ def _drop(token: AddedToken, declared: Declared, rows: int, file: str, warnings:
 
 def _phantom(text: str | None, kind: int) -> str | None:
     """WordPiece as the engine has it: words begin with a visible space, word endings with nothing."""
-    if text is None or kind in (TokenType.CONTROL, TokenType.UNKNOWN):
+    if text is None or kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
         return text
     return text[2:] if text.startswith("##") else SPACE + text
 
@@ -286,13 +301,15 @@ def _wrap(draft: Draft, settings: _Settings, roles: Roles, tokens: Sequence[str]
         switch = _flag(settings.tokenizer, name)
         if switch is not None and given is not None and switch != ours:
             warnings.append(f"tokenizer_config.json's {name} contradicts the post-processor, which is followed")
+    # Beside a tokenizer.json transformers takes no heed of the switches; one without a post-processor adds nothing.
+    switches = settings.tokenizer if draft.file != "tokenizer.json" else {}
     if draft.wrapping.prefix is None:
         # A SentencePiece model alone says nothing; Llama's tokenizer class adds BOS unless told otherwise.
         default = draft.file == "tokenizer.model" and draft.model == "llama"
-        switch = _flag(settings.tokenizer, "add_bos_token")
+        switch = _flag(switches, "add_bos_token")
         add_bos = bool(default if switch is None else switch) and "bos" in roles.ids
     if draft.wrapping.suffix is None:
-        switch = _flag(settings.tokenizer, "add_eos_token")
+        switch = _flag(switches, "add_eos_token")
         default = draft.file == "tokenizer.model" and draft.model == "t5"
         add_eos = bool(default if switch is None else switch) and "eos" in roles.ids
     _adopt(prefix, suffix, roles)

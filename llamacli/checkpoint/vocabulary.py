@@ -56,6 +56,10 @@ class Mends:
     """Ids that end a reply and that the engine would not recognise by their text, `eos`, `eot` or `eom`."""
     ordinary: tuple[int, ...] = ()
     """Ids of ordinary text that the engine, by their text, takes for the end of a reply (Qwen's `</s>`)."""
+    found: tuple[int, ...] = ()
+    """Added tokens to be looked for in text as it is written, where the engine would find others or leave white space."""
+    found_normalized: tuple[int, ...] = ()
+    """Those to be looked for in text once it has its Unicode form."""
     literal: tuple[str, ...] = ()
     """Pieces of visible spaces that are found in text as it is written, before its own spaces become visible (Gemma)."""
 
@@ -67,12 +71,13 @@ class Mends:
                 values[f"tokenizer.llamacli.{name}"] = string(text)
         if self.literal:
             values["tokenizer.llamacli.literal"] = array(ValueType.STRING, self.literal)
-        for name in ("prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary"):
+        for name in _IDS:
             if ids := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = array(ValueType.UINT32, ids)
         return values
 
 
+_IDS = ("prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary", "found", "found_normalized")
 NO_MENDS = Mends()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.added_tokens import AddedTokens
 from llamacli.runtime.byte_pairs import BytePairs
 from llamacli.runtime.older_unicode import FORMS, normalize
 from llamacli.runtime.word_pieces import WordPieces
@@ -33,8 +34,9 @@ class TextMends:
     """Whether the engine puts a space in front of every stretch by itself."""
     prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
-    strip_left: frozenset[int] = frozenset()
-    strip_right: frozenset[int] = frozenset()
+    strip_left: frozenset[int] | None = None
+    """Tokens that swallow the white space in front of them; None where only the engine may know."""
+    strip_right: frozenset[int] | None = None
     ends: frozenset[int] = frozenset()
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
@@ -43,6 +45,8 @@ class TextMends:
     """What stands in for the engine's own tokenizer."""
     literal: re.Pattern[str] | None = None
     """Pieces that stand for themselves wherever they are written: text is cut around them."""
+    added: AddedTokens | None = None
+    """Tokens that are looked for before the engine sees the text."""
 
     @classmethod
     def from_gguf(cls, gguf: GGUF) -> TextMends:
@@ -56,6 +60,8 @@ class TextMends:
             value = gguf.get(f"tokenizer.llamacli.{name}", ())
             return value if isinstance(value, tuple) and all(type(item) is int for item in value) else ()
 
+        left, right = frozenset(ids("strip_left")), frozenset(ids("strip_right"))
+        ours = any(key.startswith("tokenizer.llamacli.") for key in gguf.metadata)
         return cls(
             normalizer=text("normalizer") if text("normalizer") in FORMS else "",
             space_prefix=text("space_prefix"),
@@ -63,25 +69,30 @@ class TextMends:
             and gguf.get("tokenizer.ggml.add_space_prefix", True) is True,
             prefix=ids("prefix"),
             suffix=ids("suffix"),
-            strip_left=frozenset(ids("strip_left")),
-            strip_right=frozenset(ids("strip_right")),
+            strip_left=left if ours else None,
+            strip_right=right if ours else None,
             ends=frozenset(ids("end_of_turn")),
             ordinary=frozenset(ids("ordinary")),
             pieces=WordPieces.from_gguf(gguf) or BytePairs.from_gguf(gguf),
             literal=_any_of(gguf.get("tokenizer.llamacli.literal", ())),
+            added=AddedTokens.from_gguf(gguf, left, right),
         )
 
-    def stretches(self, text: str, *, first: bool) -> Iterator[str]:
-        """A stretch of text between control tokens, mended, as the pieces to be tokenized one by one.
+    def stretches(self, text: str, *, first: bool) -> Iterator[str | int]:
+        """A stretch of text between control tokens, mended: the pieces to be tokenized one by one, and tokens found in it.
 
         `first`: nothing stands in front of it but BOS.
         """
-        if self.normalizer:
-            text = normalize(self.normalizer, text)
-        text = self._with_space(text, first)
-        for part in self.literal.split(text) if self.literal else (text,):
-            if part:
-                yield part
+        for found in self.added.cut(text, self._normalized) if self.added else (self._normalized(text),):
+            if isinstance(found, int):
+                yield found
+            else:
+                spaced = self._with_space(found, first)
+                yield from filter(None, self.literal.split(spaced) if self.literal else (spaced,))
+            first = False
+
+    def _normalized(self, text: str) -> str:
+        return normalize(self.normalizer, text) if self.normalizer else text
 
     def _with_space(self, text: str, first: bool) -> str:
         if not text or not (self.space_prefix == "missing" or (self.space_prefix == "first" and first)):

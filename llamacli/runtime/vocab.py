@@ -187,18 +187,24 @@ class Vocab:
                 out.extend(self._mends.prefix or self._front())
                 first = False
             for stretch in self._mends.stretches(joined, first=at_start):
-                out.extend(pieces.ids(stretch, self.encode) if pieces else self.encode(stretch))
+                if isinstance(stretch, int):
+                    out.append(stretch)
+                else:
+                    out.extend(pieces.ids(stretch, self.encode) if pieces else self.encode(stretch))
 
         for part in self._parts(prompt):
             if isinstance(part, str):
                 text.append(part)
                 continue
-            attribute = self._attribute(part)
-            flush(bool(attribute & LSTRIP) or part in self._mends.strip_left)
+            flush(self._strips(part, self._mends.strip_left, LSTRIP))
             out.append(part)
-            strip_next = bool(attribute & RSTRIP) or part in self._mends.strip_right
+            strip_next = self._strips(part, self._mends.strip_right, RSTRIP)
         flush(False)
         return [*out, *self._back()] if add_special else out
+
+    def _strips(self, token: int, known: frozenset[int] | None, attribute: int) -> bool:
+        """Whether a token swallows white space: as its file says, else as the engine guesses by the model's name."""
+        return token in known if known is not None else bool(self._attribute(token) & attribute)
 
     def _front(self) -> list[int]:
         """What the engine puts in front of a prompt."""

@@ -161,8 +161,34 @@ def test_ids_of_another_tokenizer_in_config_json_are_left_out(read: Callable[...
 
 
 def test_a_padding_token_without_a_row_is_left_out(read: Callable[..., Vocabulary]) -> None:
-    vocabulary = read("llama2", {"added_tokens.json": {"[PAD]": 569}}, rows=569)
+    decoder = {"569": {"content": "[PAD]", "special": True}}
+    vocabulary = read("llama2", {"tokenizer_config.json": {"added_tokens_decoder": decoder}}, rows=569)
     assert len(vocabulary.tokens) == 569 and any("[PAD]" in line for line in vocabulary.warnings)
+
+
+def test_beside_a_tokenizer_json_nobody_reads_added_tokens_json(read: Callable[..., Vocabulary]) -> None:
+    assert "<x>" not in read("llama2", {"added_tokens.json": {"<x>": 569}}, rows=576).tokens
+
+
+def test_special_tokens_that_are_nowhere_come_last_where_there_is_room(read: Callable[..., Vocabulary]) -> None:
+    config = json.loads((DATA / "qwen2" / "tokenizer_config.json").read_text())
+    changes: Files = {
+        "tokenizer_config.json": {**config, "pad_token": "<|pad|>", "extra_special_tokens": ["<|one|>", "<|two|>"]},
+        "special_tokens_map.json": {},
+    }
+    vocabulary = read("qwen2", changes, rows=460)
+    assert vocabulary.tokens[458:] == ("<|pad|>", "<|one|>") and vocabulary.special["padding"] == 458
+    assert vocabulary.types[458:] == (TokenType.CONTROL, TokenType.CONTROL)
+
+
+def test_without_a_post_processor_nothing_stands_around_a_text(read: Callable[..., Vocabulary]) -> None:
+    config = json.loads((DATA / "llama3.1" / "tokenizer_config.json").read_text())
+    changes: Files = {
+        "tokenizer.json": {**document(), "post_processor": None},
+        "tokenizer_config.json": {**config, "add_bos_token": True, "add_eos_token": True},
+    }
+    vocabulary = read("llama3.1", changes)
+    assert (vocabulary.add_bos, vocabulary.add_eos) == (False, False)
 
 
 def test_tokens_added_by_other_files_are_read(read: Callable[..., Vocabulary]) -> None:
@@ -423,7 +449,6 @@ def change(path: str, value: Any, family: str = "llama3.1") -> dict[str, Any]:
         ("tokenizer.json", change("post_processor", {"type": "TemplateProcessing", "single": []}), Unsupported),
         ("tokenizer_config.json", {"added_tokens_decoder": [1]}, CorruptFile),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, CorruptFile),
-        ("added_tokens.json", {"x": "y"}, CorruptFile),
     ],
 )
 def test_a_damaged_file_is_one_clear_error(

@@ -1,0 +1,75 @@
+"""Added tokens that the engine finds by other rules, against Hugging Face's `tokenizers`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_tokenizer import EngineTokenizer
+from tokenizers import Tokenizer
+
+from llamacli.checkpoint.added_tokens import overlap
+from llamacli.checkpoint.source import Folder
+from llamacli.checkpoint.tokenizer import Vocabulary, read_vocabulary
+
+DATA = Path(__file__).parent.parent / "data" / "tokenizers"
+FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+TEXTS = [
+    "abcdex abcd <a><b><c> xab ab", "x <left> y <right>  z <both> w", "<left><right> <both>", "a b  c\n\nd <tool>{} </tool>",
+    "Cafe\u0301 x Caf\u00e9 x e\u0301\u0323 \u1eb9\u0301", "<right>", "   ", "a ban <left>  ",
+]  # fmt: skip
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "overlapping": [{"content": text} for text in ("ab", "abc", "bcde", "cd", "<a><b>", "<b><c>")],
+    "swallowing white space": [
+        {"content": "<left>", "lstrip": True},
+        {"content": "<right>", "rstrip": True},
+        {"content": "<both>", "lstrip": True, "rstrip": True},
+    ],
+    "normalized": [{"content": "Caf\u00e9 x", "normalized": True}, {"content": "e\u0301\u0323"}],
+    "plain": [{"content": "<tool>"}, {"content": "</tool>"}, {"content": "a b"}],
+    "special": [{"content": "<left>", "lstrip": True, "special": True}, {"content": "<tool>", "special": True}],
+}
+
+
+def folder_with(family: str, added: list[dict[str, Any]], room: Path) -> tuple[Vocabulary, Tokenizer]:
+    """The vocabulary of a family with further tokens, and the library's tokenizer of the same file."""
+    document = json.loads((DATA / family / "tokenizer.json").read_text(encoding="utf-8"))
+    known = [*document["model"]["vocab"].values(), *(token["id"] for token in document["added_tokens"])]
+    document["added_tokens"] += [{**FLAGS, **token, "id": max(known) + 1 + turn} for turn, token in enumerate(added)]
+    (room / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    config = json.loads((DATA / family / "config.json").read_text(encoding="utf-8"))
+    rows = max(known) + 1 + len(added)
+    return read_vocabulary(Folder(room), config, rows), Tokenizer.from_file(str(room / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["qwen2", "llama3.1", "mistral-v0.3", "phi3", "bert"])
+def test_added_tokens_are_found_as_the_tokenizer_finds_them(family: str, kind: str, tmp_path: Path) -> None:
+    if kind == "normalized" and family != "qwen2":
+        pytest.skip("written as it is in the others")
+    vocabulary, theirs = folder_with(family, KINDS[kind], tmp_path)
+    with EngineTokenizer(vocabulary, tmp_path) as engine:
+        for text in TEXTS:
+            assert engine.encode_mended(text) == theirs.encode(text, add_special_tokens=False).ids, text
+
+
+def test_tokens_without_flags_are_left_to_the_engine(tmp_path: Path) -> None:
+    vocabulary, _ = folder_with("qwen2", KINDS["plain"], tmp_path)
+    assert not vocabulary.mends.found
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["ab", "bc"], True),
+        (["ab", "abc"], False),
+        (["xabx", "ab"], False),
+        (["  ", "    "], False),
+        (["aba"], False),
+        ([], False),
+    ],
+)
+def test_overlap_is_an_end_in_the_middle_of_another(texts: list[str], expected: bool) -> None:
+    assert overlap(texts) is expected
