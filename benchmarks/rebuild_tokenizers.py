@@ -134,7 +134,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def sentencepiece_file(gguf: GGUF, tokens: list[str], scores: list[float], types: list[int]) -> bytes:
-    """A tokenizer.model of the BPE kind: pieces, trainer, normalizer."""
+    """A tokenizer.model: pieces, trainer (BPE with byte fallback, or unigram), normalizer."""
     unknown = unknown_of(gguf, types)
     kinds = [TokenType.UNUSED if kind == TokenType.UNKNOWN else kind for kind in types]
     kinds[unknown] = TokenType.UNKNOWN
@@ -142,9 +142,12 @@ def sentencepiece_file(gguf: GGUF, tokens: list[str], scores: list[float], types
         field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))
         for text, score, kind in zip(tokens, scores, kinds, strict=True)
     )
-    trainer = b"\x18\x02" + varint(35 << 3) + b"\x01" + varint(40 << 3) + varint(unknown)  # BPE, byte fallback, unknown
+    charsmap = bytes(gguf.get("tokenizer.ggml.precompiled_charsmap", ()))
+    algorithm = b"\x18\x01" if charsmap else b"\x18\x02" + varint(35 << 3) + b"\x01"
+    trainer = algorithm + varint(40 << 3) + varint(unknown)
     prefix = gguf.get("tokenizer.ggml.add_space_prefix", True) is True
-    normalizer = field(1, b"identity") + b"\x18" + bytes([prefix]) + b"\x20\x00\x28\x01"
+    single = gguf.get("tokenizer.ggml.remove_extra_whitespaces", False) is True
+    normalizer = field(1, b"identity") + field(2, charsmap) + bytes((0x18, prefix, 0x20, single, 0x28, 1))
     return pieces + field(2, trainer) + field(3, normalizer)
 
 
@@ -161,6 +164,8 @@ def rebuild(path: Path, folder: Path) -> str:
     elif kind == "bert":
         document = wordpiece(tokens, types)
     elif kind == "t5":
+        (folder / "unigram").mkdir(exist_ok=True)
+        (folder / "unigram" / "tokenizer.model").write_bytes(sentencepiece_file(gguf, tokens, scores, types))
         document = unigram(gguf, tokens, scores, types)
     elif kind == "gemma4":
         merges = [list(split_merge(merge)) for merge in gguf.get("tokenizer.ggml.merges", ())]

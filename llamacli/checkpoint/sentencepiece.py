@@ -57,10 +57,12 @@ def read_sentencepiece(data: bytes, rows: int) -> Draft:
 
 
 def _bpe(pieces: Pieces) -> Draft:
-
     warnings = byte_warnings(pieces.texts)
     if pieces.removes_extra_spaces:
-        warnings.append(f"{FILE} merges runs of spaces into one, the engine does not")
+        warnings.append("the tokenizer takes runs of spaces for one; other programs do not")
+    charsmap = check_charsmap(pieces.charsmap, FILE)
+    if charsmap:
+        warnings.append("the tokenizer normalizes text; other programs do not")
     return Draft(
         file=FILE,
         model="llama",
@@ -72,12 +74,18 @@ def _bpe(pieces: Pieces) -> Draft:
         roles={role: pieces.texts[place] for role, place in pieces.special},
         wrapping=Wrapping(),
         add_space_prefix=None if pieces.adds_prefix else False,
-        mends=Mends(normalizer=_unicode_form(pieces.normalizer)),
+        precompiled_charsmap=charsmap,
+        mends=Mends(normalizer="charsmap" if charsmap else "", spaces="single" if pieces.removes_extra_spaces else ""),
         warnings=tuple(warnings),
     )
 
 
 def _unigram(pieces: Pieces) -> Draft:
+    warnings = []
+    if pieces.byte_fallback:
+        warnings.append("the engine reads characters that the tokenizer takes for bytes as unknown")
+    if pieces.removes_extra_spaces and not pieces.adds_prefix:
+        warnings.append("the engine puts a space in front of every text, the tokenizer does not")
     return Draft(
         file=FILE,
         model="t5",
@@ -90,15 +98,12 @@ def _unigram(pieces: Pieces) -> Draft:
         add_space_prefix=pieces.adds_prefix,
         remove_extra_whitespaces=pieces.removes_extra_spaces,
         precompiled_charsmap=check_charsmap(pieces.charsmap, FILE),
+        warnings=tuple(warnings),
     )
 
 
 def _role(pieces: Pieces, role: str) -> int | None:
     return dict(pieces.special).get(role)
-
-
-def _unicode_form(normalizer: str) -> str:
-    return "NFKC" if normalizer.startswith(("nfkc", "nmt_nfkc")) else ""
 
 
 def parse(data: bytes) -> Pieces:

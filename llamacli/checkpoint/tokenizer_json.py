@@ -397,7 +397,8 @@ def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, h
         add_space_prefix=bool(prefix),
         remove_extra_whitespaces=extra_spaces,
         precompiled_charsmap=charsmap,
-        mends=Mends(normalizer=form),
+        # The library's own way with marks, which is not SentencePiece's.
+        mends=Mends(normalizer=form, cut="clusters" if charsmap and extra_spaces and prefix == "missing" else ""),
     )
 
 

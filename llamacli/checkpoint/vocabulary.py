@@ -35,7 +35,12 @@ class Mends:
     """
 
     normalizer: str = ""
-    """Unicode form (`NFC`, `NFKC`, ...) that ordinary text is brought to before it is tokenized."""
+    """Unicode form (`NFC`, `NFKC`, ...) that ordinary text is brought to before it is tokenized.
+
+    `charsmap`: what `precompiled_charsmap` makes of it.
+    """
+    spaces: str = ""
+    """`single`: runs of spaces count as one, and those at either end not at all."""
     space_prefix: str = ""
     """`first`: a space goes in front of the first text only, not after special tokens, and only if none is there.
 
@@ -66,7 +71,7 @@ class Mends:
     def metadata(self) -> dict[str, Value]:
         """The keys for what is not empty."""
         values: dict[str, Value] = {}
-        for name in ("normalizer", "space_prefix", "cut"):
+        for name in ("normalizer", "spaces", "space_prefix", "cut"):
             if text := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = string(text)
         if self.literal:
@@ -103,7 +108,7 @@ class Vocabulary:
     lowercase: bool | None = None
     strip_accents: bool | None = None
     precompiled_charsmap: bytes | None = None
-    """SentencePiece's compiled normalizer, for unigram models."""
+    """SentencePiece's compiled normalizer; the engine heeds it for unigram models only."""
     token_type_count: int | None = None
     """Segment types of BERT-like models."""
     chat_template: str | None = None

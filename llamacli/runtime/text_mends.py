@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.added_tokens import AddedTokens
 from llamacli.runtime.byte_pairs import BytePairs
+from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.older_unicode import FORMS, normalize
+from llamacli.runtime.unigram import Unigram
 from llamacli.runtime.word_pieces import WordPieces
 
 LONGEST_WORD = 1000
@@ -29,6 +31,8 @@ class TextMends:
     """The mends of one vocabulary; see the converter's `Mends` for what each means."""
 
     normalizer: str = ""
+    charsmap: Charsmap | None = None
+    single_spaces: bool = False
     space_prefix: str = ""
     engine_prefixes: bool = False
     """Whether the engine puts a space in front of every stretch by itself."""
@@ -41,7 +45,7 @@ class TextMends:
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
     """Tokens of ordinary text that the engine takes for the end of an answer."""
-    pieces: WordPieces | BytePairs | None = None
+    pieces: WordPieces | BytePairs | Unigram | None = None
     """What stands in for the engine's own tokenizer."""
     literal: re.Pattern[str] | None = None
     """Pieces that stand for themselves wherever they are written: text is cut around them."""
@@ -64,6 +68,8 @@ class TextMends:
         ours = any(key.startswith("tokenizer.llamacli.") for key in gguf.metadata)
         return cls(
             normalizer=text("normalizer") if text("normalizer") in FORMS else "",
+            charsmap=_charsmap(gguf) if text("normalizer") == "charsmap" else None,
+            single_spaces=text("spaces") == "single",
             space_prefix=text("space_prefix"),
             engine_prefixes=gguf.get("tokenizer.ggml.model") == "llama"
             and gguf.get("tokenizer.ggml.add_space_prefix", True) is True,
@@ -73,7 +79,7 @@ class TextMends:
             strip_right=right if ours else None,
             ends=frozenset(ids("end_of_turn")),
             ordinary=frozenset(ids("ordinary")),
-            pieces=WordPieces.from_gguf(gguf) or BytePairs.from_gguf(gguf),
+            pieces=WordPieces.from_gguf(gguf) or BytePairs.from_gguf(gguf) or Unigram.from_gguf(gguf),
             literal=_any_of(gguf.get("tokenizer.llamacli.literal", ())),
             added=AddedTokens.from_gguf(gguf, left, right),
         )
@@ -92,7 +98,11 @@ class TextMends:
             first = False
 
     def _normalized(self, text: str) -> str:
-        return normalize(self.normalizer, text) if self.normalizer else text
+        if self.normalizer:
+            text = normalize(self.normalizer, text)
+        if self.charsmap:
+            text = self.charsmap.normalized(text)
+        return " ".join(filter(None, text.split(" "))) if self.single_spaces else text
 
     def _with_space(self, text: str, first: bool) -> str:
         if not text or not (self.space_prefix == "missing" or (self.space_prefix == "first" and first)):
@@ -100,6 +110,10 @@ class TextMends:
         if self.engine_prefixes:  # it adds one in any case
             return text[1:] if text.startswith(_SPACES) and len(text) > 1 else text
         return text if text.startswith(_SPACES) else f" {text}"
+
+
+def _charsmap(gguf: GGUF) -> Charsmap:
+    return Charsmap(bytes(gguf.get("tokenizer.ggml.precompiled_charsmap", ())))
 
 
 def _any_of(texts: object) -> re.Pattern[str] | None:

@@ -1,0 +1,145 @@
+"""Unigram pieces as Hugging Face's `tokenizers` finds them, for texts with marks, which it normalizes in its own way.
+
+SentencePiece replaces the longest match of its table at every place. That library looks up a letter together with its marks,
+if they are few, and of what begins there takes the shortest match; the rest of the letter is gone. Models are tuned with it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+
+from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.charsmap import Charsmap
+
+START = "\N{LOWER ONE EIGHTH BLOCK}"
+MOST_KEPT = 50_000
+"""Words whose ids are remembered."""
+LONGEST_CLUSTER = 5
+"""Bytes of a letter with its marks that are looked up as one."""
+UNKNOWN_PENALTY = 10.0
+"""How much worse than the worst piece an unknown character is."""
+
+_NORMAL, _USER_DEFINED = 1, 4
+_APART = re.compile(
+    "[\u102b\u102c\u1038\u1062-\u1064\u1067-\u106d\u1083\u1087-\u108c\u108f\u109a-\u109c\u1a61\u1a63\u1a64\uaa7b\uaa7d"
+    "\U00011720\U00011721]"
+)
+_JOINED = re.compile("[\u200c\u200d\uff9e\uff9f\u0e33\u0eb3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+"""Marks that stand for themselves, and characters that attach to the one before although they are no marks."""
+_LEADING = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e")
+"""Characters to which the next one attaches."""
+
+
+class Unigram:
+    """A vocabulary of scored pieces."""
+
+    def __init__(self, gguf: GGUF) -> None:
+        self._gguf = gguf
+        self._known: dict[str, list[int]] = {}
+
+    @classmethod
+    def from_gguf(cls, gguf: GGUF) -> Unigram | None:
+        """That of a file that asks for it; None for others."""
+        asked = gguf.get("tokenizer.llamacli.cut") == "clusters" and gguf.get("tokenizer.ggml.model") == "t5"
+        return cls(gguf) if asked and type(gguf.get("tokenizer.ggml.unknown_token_id")) is int else None
+
+    def ids(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Ids of ordinary text; `encode` is the engine's way, which is right where no marks are."""
+        if text.isascii() or not (any(map(_attaches, text)) or _LEADING.intersection(text)):
+            return encode(text)
+        return [token for word in "".join(self._normalized(text)).split() for token in self._ids_of(START + word)]
+
+    def _normalized(self, text: str) -> Iterator[str]:
+        for cluster in clusters(text):
+            data = cluster.encode("utf-8", "replace")
+            whole = self._charsmap.shortest(data) if len(data) <= LONGEST_CLUSTER else None
+            if whole is not None:
+                yield whole
+            else:
+                for character in cluster:
+                    found = self._charsmap.shortest(character.encode("utf-8", "replace"))
+                    yield character if found is None else found
+
+    def _ids_of(self, word: str) -> list[int]:
+        found = self._known.get(word)
+        if found is None:
+            if len(self._known) >= MOST_KEPT:
+                self._known.clear()
+            found = self._known[word] = self._best(word)
+        return found
+
+    def _best(self, word: str) -> list[int]:
+        """The pieces with the highest sum of scores; of equal ones those that were found first."""
+        sums = [0.0, *[float("-inf")] * len(word)]
+        ways: list[tuple[int, int]] = [(0, 0)] * (len(word) + 1)
+        for start in range(len(word)):
+            single = False
+            for end in range(start + 1, min(start + self._longest, len(word)) + 1):
+                piece = self._pieces.get(word[start:end])
+                if piece is not None:
+                    single = single or end == start + 1
+                    if sums[start] + piece[1] > sums[end]:
+                        sums[end], ways[end] = sums[start] + piece[1], (start, piece[0])
+            if not single and sums[start] + self._worst > sums[start + 1]:
+                sums[start + 1], ways[start + 1] = sums[start] + self._worst, (start, self._unknown)
+        return self._path(ways)
+
+    def _path(self, ways: list[tuple[int, int]]) -> list[int]:
+        out: list[int] = []
+        place = len(ways) - 1
+        while place:
+            place, token = ways[place]
+            if token != self._unknown or not out or out[-1] != token:  # what is unknown in a row is one token
+                out.append(token)
+        return out[::-1]
+
+    @cached_property
+    def _charsmap(self) -> Charsmap:
+        return Charsmap(bytes(self._gguf.get("tokenizer.ggml.precompiled_charsmap", ())))
+
+    @cached_property
+    def _pieces(self) -> Mapping[str, tuple[int, float]]:
+        columns = (self._gguf.get(f"tokenizer.ggml.{name}", ()) for name in ("tokens", "scores", "token_type"))
+        return {
+            text: (place, score)
+            for place, (text, score, kind) in enumerate(zip(*columns, strict=False))
+            if kind in (_NORMAL, _USER_DEFINED)
+        }
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._pieces), default=0)
+
+    @cached_property
+    def _worst(self) -> float:
+        return min((score for _, score in self._pieces.values()), default=0.0) - UNKNOWN_PENALTY
+
+    @property
+    def _unknown(self) -> int:
+        return int(self._gguf.get("tokenizer.ggml.unknown_token_id"))
+
+
+def clusters(text: str) -> Iterator[str]:
+    """Letters with what attaches to them; longer ones, such as flags and Korean syllables, may come in parts."""
+    start = 0
+    for place in range(1, len(text)):
+        if not (_attaches(text[place]) and not _controls(text[place - 1])) and text[place - 1] not in _LEADING:
+            yield text[start:place]
+            start = place
+    if text:
+        yield text[start:]
+
+
+def _attaches(character: str) -> bool:
+    if character < "\u0300":
+        return False
+    if unicodedata.category(character)[0] == "M":
+        return not _APART.match(character)
+    return bool(_JOINED.match(character))
+
+
+def _controls(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") and not _JOINED.match(character)
