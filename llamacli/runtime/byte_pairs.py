@@ -8,13 +8,12 @@ from functools import cached_property
 from itertools import pairwise
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.long_words import bounded
 from llamacli.runtime.older_unicode import NEWER_THAN_8
 from llamacli.runtime.words import words_of
 
 MOST_KEPT = 50_000
 """Words whose ids are remembered."""
-LONGEST = 1000
-"""Characters that are merged together; a longer word is taken in parts."""
 
 _USER_DEFINED = 4
 _CAPITALS = re.compile(r"[^\x00-\x7f][A-Z]|'\u017f")
@@ -65,16 +64,16 @@ class BytePairs:
             if part in self._fixed_places:
                 yield self._fixed_places[part]
             else:
-                for word in self._cut(part):
-                    yield from self._ids_of(word)
+                for stretch in bounded(part):
+                    for word in self._cut(stretch):
+                        yield from self._ids_of(word)
 
     def _ids_of(self, word: str) -> list[int]:
         found = self._known.get(word)
         if found is None:
             if len(self._known) >= MOST_KEPT:
                 self._known.clear()
-            parts = [word[start : start + LONGEST] for start in range(0, len(word), LONGEST)]
-            found = self._known[word] = [token for part in parts for token in self._merged(part)]
+            found = self._known[word] = self._merged(word)
         return found
 
     @cached_property
@@ -103,13 +102,14 @@ class BytePairs:
         if self._whole_words and visible in self._places:
             return [self._places[visible]]
         pieces, ranks, never = list(visible), self._ranks, len(self._ranks)
-        while len(pieces) > 1:
-            ranked = [ranks.get(f"{left} {right}", never) for left, right in pairwise(pieces)]
-            best = min(ranked)
-            if best == never:
-                break
+        ranked = [ranks.get(f"{left} {right}", never) for left, right in pairwise(pieces)]
+        while ranked and (best := min(ranked)) < never:
             place = ranked.index(best)
             pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+            del ranked[place]
+            for left in (place - 1, place):  # the pairs that the new piece is part of
+                if 0 <= left < len(ranked):
+                    ranked[left] = ranks.get(f"{pieces[left]} {pieces[left + 1]}", never)
         return [self._places[piece] for piece in pieces if piece in self._places]
 
 

@@ -18,11 +18,6 @@ from llamacli.runtime.older_unicode import FORMS, normalize
 from llamacli.runtime.unigram import Unigram
 from llamacli.runtime.word_pieces import WordPieces
 
-LONGEST_WORD = 1000
-"""Characters without a break that the engine gets at once. It matches expressions recursively: a word of 25,000
-characters overflows a stack of 8 MiB and ends the process, and threads have less."""
-
-_UNBROKEN = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|\s{{{LONGEST_WORD + 1},}}")
 _SPACES = (" ", "\N{LOWER ONE EIGHTH BLOCK}")
 
 
@@ -123,24 +118,3 @@ def _any_of(texts: object) -> re.Pattern[str] | None:
 
 
 NO_MENDS = TextMends()
-
-
-def bounded(text: str) -> Iterator[str]:
-    """`text` in parts of which none has a word, or a run of white space, longer than LONGEST_WORD."""
-    start = 0
-    for run in _UNBROKEN.finditer(text):
-        place = run.start()
-        while run.end() - place > LONGEST_WORD:
-            end = _break(text, place, place + LONGEST_WORD)
-            yield text[start:end]
-            start = place = end
-    if start < len(text):
-        yield text[start:]
-
-
-def _break(text: str, start: int, end: int) -> int:
-    """A place near `end` to cut: after a sign that is no letter, if there is one in the last quarter."""
-    for place in range(end, end - (end - start) // 4, -1):
-        if not text[place - 1].isalnum():
-            return place
-    return end

@@ -9,8 +9,9 @@ from typing import Any, Final
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.known_text import KnownText
+from llamacli.runtime.long_words import LONGEST_WORD, bounded
 from llamacli.runtime.messages import Prompt
-from llamacli.runtime.text_mends import LONGEST_WORD, NO_MENDS, TextMends, bounded
+from llamacli.runtime.text_mends import NO_MENDS, TextMends
 
 # Attributes of a token, as `llama_token_attr` numbers them.
 UNKNOWN, CONTROL, LSTRIP, RSTRIP = 1 << 0, 1 << 3, 1 << 7, 1 << 8

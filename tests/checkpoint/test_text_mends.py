@@ -10,7 +10,8 @@ from engine_tokenizer import EngineTokenizer
 
 from llamacli.checkpoint.tekken import byte_alphabet
 from llamacli.checkpoint.vocabulary import Vocabulary
-from llamacli.runtime.text_mends import LONGEST_WORD, TextMends, bounded
+from llamacli.runtime.long_words import LONGEST_WORD, bounded
+from llamacli.runtime.text_mends import TextMends
 
 
 @pytest.mark.parametrize("text", ["", "word", " ", "a b " * 900, "a" * 5000, " " * 3000, "x" * 1001, "中，文" * 1000])

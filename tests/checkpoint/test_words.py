@@ -14,11 +14,13 @@ from test_pretokenizers import declared, trained
 from tokenizers import Tokenizer
 
 from llamacli.checkpoint.pretokenizers import TABLE
+from llamacli.checkpoint.tekken import byte_alphabet
 from llamacli.checkpoint.tokenizer_json import Hints, read_tokenizer_json
 from llamacli.checkpoint.vocabulary import Mends, Vocabulary
 from llamacli.formats.expressions import CUTS
 from llamacli.formats.gguf_reader import read_gguf
-from llamacli.runtime.byte_pairs import LONGEST, BytePairs
+from llamacli.runtime.byte_pairs import BytePairs
+from llamacli.runtime.long_words import LONGEST_WORD
 from llamacli.runtime.words import Words, translated, words_of
 
 CORNERS = [
@@ -90,7 +92,12 @@ def test_tokens_that_stand_for_themselves_are_found_before_text_is_cut(tmp_path:
     assert pairs.ids(text, lambda _: []) == theirs.encode(text, add_special_tokens=False).ids
 
 
-def test_a_word_without_end_is_merged_in_parts(tmp_path: Path) -> None:
-    pairs = vocabulary("youtu", tmp_path)
-    once = pairs.ids("ab" * (LONGEST // 2), lambda _: [])
-    assert pairs.ids("ab" * (LONGEST // 2) * 3, lambda _: []) == once * 3
+@pytest.mark.parametrize("cut", ["tiny_aya", "superbpe", "youtu"])
+def test_a_word_without_end_is_taken_in_parts(cut: str, tmp_path: Path) -> None:
+    pairs = vocabulary(cut, tmp_path)
+    texts = read_gguf(tmp_path / "v.gguf").get("tokenizer.ggml.tokens")
+    bytes_of = {text: byte for byte, text in byte_alphabet().items()}
+    for character in ("7", "中", " ", "é"):
+        text = character * (LONGEST_WORD * 20) + "中7"
+        ids = pairs.ids(text, lambda _: [])
+        assert bytes(bytes_of[letter] for token in ids for letter in texts[token]).decode() == text
