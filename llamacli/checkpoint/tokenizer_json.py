@@ -36,7 +36,10 @@ def read_tokenizer_json(document: Mapping[str, Any], rows: int, hints: Hints) ->
     if kind not in readers:
         raise Unsupported(f"{FILE}: the engine knows no {kind!r} tokenizer")
     draft = readers[kind](document, model, rows, hints)
-    return replace(draft, added=added_tokens(document), wrapping=read_wrapping(document.get("post_processor")))
+    wrapping = read_wrapping(document.get("post_processor"))
+    if draft.model == "bert" and wrapping == Wrapping():  # the tokenizer's class adds them, and the engine in any case
+        wrapping = Wrapping((BERT_ROLES["bos"],), (BERT_ROLES["eos"],))
+    return replace(draft, added=added_tokens(document), wrapping=wrapping)
 
 
 def _kind(model: Mapping[str, Any]) -> str | None:

@@ -191,6 +191,15 @@ def test_without_a_post_processor_nothing_stands_around_a_text(read: Callable[..
     assert (vocabulary.add_bos, vocabulary.add_eos) == (False, False)
 
 
+def test_bert_s_texts_stand_between_marks_whatever_the_file_says(
+    read: Callable[..., Vocabulary], tmp_path: Path
+) -> None:
+    vocabulary = read("bert", {"tokenizer.json": {**document("bert"), "post_processor": None}})
+    with EngineTokenizer(vocabulary, tmp_path) as engine:
+        ids = engine.encode_mended("the end", add_special=True)
+    assert [vocabulary.tokens[place] for place in (ids[0], ids[-1])] == ["[CLS]", "[SEP]"]
+
+
 def test_tokens_added_by_other_files_are_read(read: Callable[..., Vocabulary]) -> None:
     decoder = {"570": {"content": "<tool>", "special": True}, "571": {"content": "<note>", "special": False}}
     vocabulary = read("llama2", {"tokenizer_config.json": {"added_tokens_decoder": decoder}}, rows=576)
