@@ -7,6 +7,7 @@ prompt shares with the next one, and an empty one copies it from another: what a
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ from llamacli.runtime.writer import Writer
 
 WORTH_COPYING = 16
 """Shared tokens from which on they are copied from another sequence instead of being read again."""
+
+FEW, LARGE = 4, 32_000
+"""Answers, and tokens of a vocabulary, from which on several threads choose the next tokens."""
 
 OPEN_ANSWER = 512
 """Tokens for which room is made at first where an answer has no limit."""
@@ -61,6 +65,7 @@ class _Slot:
     texts: list[str] = field(default_factory=list)
     told: list[int] = field(default_factory=list)
     cached: int = 0
+    unread: list[int] = field(default_factory=list)
 
 
 class Parallel:
@@ -77,6 +82,7 @@ class Parallel:
         self._batch: Any = None
         self._waiting: list[Job] = []
         self._checked = False
+        self._samplers: ThreadPoolExecutor | None = None
         self.stopping = False
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -91,10 +97,11 @@ class Parallel:
             while not self.stopping:
                 outcomes, more = self._admit(source)
                 yield from outcomes
+                yield from self._read_rests()
                 active = [slot for slot in self._slots if slot.job is not None]
                 if active:
                     yield from self._step(active)
-                elif not more and not outcomes:
+                elif not (more or outcomes or self._waiting):
                     return
         except Stopped:
             return
@@ -165,12 +172,16 @@ class Parallel:
         slot.writer = Writer(engine.vocab, job.sampling.stop, self._visible)
         self._keep(slot, job.tokens)
         slot.cached = len(slot.cells)
-        self._read(slot, job.tokens[len(slot.cells) :])
+        sampler.see(list(job.tokens))
+        rest = list(job.tokens[len(slot.cells) :])
+        if slot.cells and not self._exact and len(rest) <= self._compute.step_size:
+            slot.unread = rest  # what others share stands in the cache: the rests are read together
+            return []
+        self._read(slot, rest)
         if not self._checked:
             self._compute.check_logits(engine.vocab.size)
             self._checked = True
-        sampler.see(list(job.tokens))
-        return self._choose(slot, -1)
+        return list(self._choose([(slot, -1)]))
 
     def _keep(self, slot: _Slot, tokens: Sequence[int]) -> None:
         """Cut the slot's cells back to what they share with `tokens`, or take over another's that share more."""
@@ -206,6 +217,26 @@ class Parallel:
             slot.cells += tokens[done : done + count]
             done += count
 
+    def _read_rests(self) -> Iterator[Outcome]:
+        """What is unread of prompts that begin alike, as many in a batch as it holds."""
+        waiting = [slot for slot in self._slots if slot.unread]
+        most = self._lib.llama_n_batch(self._compute.context) if waiting else 0
+        while waiting:
+            together: list[_Slot] = []
+            while waiting and sum(len(slot.unread) for slot in (*together, waiting[0])) <= most:
+                together.append(waiting.pop(0))
+            index, rows = 0, []
+            for slot in together:
+                for place, token in enumerate(slot.unread, len(slot.cells)):
+                    last = place + 1 == len(slot.cells) + len(slot.unread)
+                    self._put(index, token, place, slot.sequence, last=last)
+                    index += 1
+                rows.append((slot, index - 1))
+            self._decode(index)
+            for slot in together:
+                slot.cells, slot.unread = slot.cells + slot.unread, []
+            yield from self._choose(rows)
+
     def _step(self, active: list[_Slot]) -> Iterator[Outcome]:
         """One more token for every job."""
         for index, slot in enumerate(active):
@@ -213,17 +244,37 @@ class Parallel:
         self._decode(len(active))
         for slot in active:
             slot.cells.append(slot.told[-1])
-        for index, slot in enumerate(active):
-            yield from self._choose(slot, index)
+        yield from self._choose([(slot, index) for index, slot in enumerate(active)])
 
-    def _choose(self, slot: _Slot, row: int) -> list[Outcome]:
-        """Sample from the logits of a row of the last batch; the outcome if the answer is over."""
+    def _choose(self, rows: list[tuple[_Slot, int]]) -> Iterator[Outcome]:
+        """Sample for each job from the logits of its row of the last batch; outcomes of answers that are over."""
+        asked = [(slot, row) for slot, row in rows if slot.job and slot.job.sampling.predict != 0]
+        for slot in [slot for slot, _ in rows if slot.job and slot.job.sampling.predict == 0]:
+            yield from self._end(slot, "length")
+        for (slot, _), token in zip(asked, self._sampled(asked), strict=True):
+            yield from self._take(slot, token)
+
+    def _sampled(self, rows: list[tuple[_Slot, int]]) -> list[int]:
+        """A token for each; several at a time where there are many, for a large vocabulary takes half a millisecond."""
+        context = self._compute.context
+
+        def sample(pair: tuple[_Slot, int]) -> int:
+            slot, row = pair
+            assert slot.sampler is not None
+            return int(self._lib.llama_sampler_sample(slot.sampler.chain, context, row))
+
+        if len(rows) < FEW or self._engine.vocab.size < LARGE:
+            return [sample(pair) for pair in rows]
+        self._lib.llama_get_logits_ith(context, rows[0][1])  # puts the rows in order, before several look at them
+        if self._samplers is None:
+            self._samplers = ThreadPoolExecutor(max(self._engine.threads))
+        return list(self._samplers.map(sample, rows))
+
+    def _take(self, slot: _Slot, token: int) -> list[Outcome]:
+        """Write a token down; the outcome if the answer is over."""
         job, sampler, writer = slot.job, slot.sampler, slot.writer
         assert job is not None and sampler is not None and writer is not None
         limit = job.sampling.predict
-        if limit == 0:
-            return self._end(slot, "length")
-        token = self._lib.llama_sampler_sample(sampler.chain, self._compute.context, row)
         if sampler.grammar is not None and not sampler.grammar.accept(token):
             return self._end(slot, "grammar")
         text = writer.write(token)
@@ -258,6 +309,7 @@ class Parallel:
         if slot.sampler is not None:
             slot.sampler.free()
         slot.job = slot.sampler = slot.writer = None
+        slot.unread = []
 
     # -- the engine --------------------------------------------------------------------------------------------
 
@@ -285,6 +337,9 @@ class Parallel:
 
     def close(self) -> None:
         """Free everything. Calling it twice does no harm."""
+        if self._samplers is not None:
+            self._samplers.shutdown()
+            self._samplers = None
         for slot in self._slots:
             self._release(slot)
         if self._batch is not None:
