@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from llamacli.evaluate.labels import LETTER, LINE, Box, place_labels
+
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 76, 24, 44, 56
 _COLOURS = ("#1f6feb", "#d1571f", "#2a8f4f", "#8250df", "#b08800", "#57606a")
@@ -44,6 +46,7 @@ def plot_svg(dots: Sequence[Dot], title: str, x_label: str, y_label: str) -> str
         parts += _series(series, x.place, y.place, colour)
         if name:
             parts.append(_text(WIDTH - RIGHT - 6, TOP + 16 + 16 * number, name, "end", f'fill="{colour}"'))
+    parts += _labels(drawn, x.place, y.place, names)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -119,8 +122,28 @@ def _series(
         if dot.error:
             out.append(_line(at, place_y(dot.y - dot.error), at, place_y(dot.y + dot.error), colour))
         out.append(f'<circle cx="{at:.1f}" cy="{height:.1f}" r="4" fill="{colour}"/>')
-        right = at < WIDTH - RIGHT - 110
-        out.append(_text(at + (8 if right else -8), height - 7, dot.label, "start" if right else "end"))
+    return out
+
+
+def _labels(
+    dots: Sequence[Dot], place_x: Callable[[float], float], place_y: Callable[[float], float], names: Sequence[str]
+) -> list[str]:
+    """Every label where it hides nothing; one that had to go far is tied to its dot by a line."""
+    frame = Box(LEFT + 2, TOP + 2, WIDTH - RIGHT - 2, HEIGHT - BOTTOM - 2)
+    longest = max((len(name) for name in names), default=0)
+    legend = Box(frame.right - longest * LETTER - 8, TOP, frame.right, TOP + 8 + 16 * len(names))
+    labelled = [(dot.label, place_x(dot.x), place_y(dot.y)) for dot in dots if dot.label]
+    places = [(place_x(dot.x), place_y(dot.y)) for dot in dots]
+    out = []
+    for (text, x, y), box in zip(labelled, place_labels(labelled, places, frame, [legend]), strict=True):
+        middle = (box.left + box.right) / 2
+        end, anchor = (
+            (box.left, "start") if box.left > x else (box.right, "end") if box.right < x else (middle, "middle")
+        )
+        near_x, near_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
+        if math.hypot(near_x - x, near_y - y) > LINE:
+            out.append(_line(x, y, near_x, near_y, "#8c959f"))
+        out.append(_text(end, box.bottom - 3, text, anchor))
     return out
 
 
