@@ -85,7 +85,14 @@ class Downloads:
         return Arrived(path, {"path": str(path)})
 
     def choose(
-        self, repo: RemoteRepo, name: ModelName, files: Sequence[str], safetensors: bool, mmproj: bool
+        self,
+        repo: RemoteRepo,
+        name: ModelName,
+        files: Sequence[str] = (),
+        *,
+        safetensors: bool = False,
+        mmproj: bool = True,
+        draft: bool = False,
     ) -> Choice:
         """The files to fetch, announced where we chose."""
         if files:
@@ -94,7 +101,7 @@ class Downloads:
             offered = [] if name.selector or safetensors else variants(f.name for f in repo.files)
             fit = self.fit(repo, offered) if len(offered) > 1 else None
             budget = fit.budget if fit else self.budget
-            choice = choose(repo, name.selector, budget, safetensors=safetensors, mmproj=mmproj)
+            choice = choose(repo, name.selector, budget, safetensors=safetensors, mmproj=mmproj, draft=draft)
             if fit:
                 self._explain(repo, offered, fit, choice)
         check_twins(repo.name, choice.files)
@@ -141,7 +148,7 @@ class Downloads:
     def ask_and_fetch(self, name: ModelName, *, yes: bool) -> Path:
         """The model to run, after a yes. Raises UsageError for a checkpoint, Abort for a no."""
         repo = self.repo(name)
-        choice = self.choose(repo, name, [], False, False)
+        choice = self.choose(repo, name)
         if choice.checkpoint:
             return self._ask_and_quantize(repo, name, yes)
         self.accept(choice, yes)

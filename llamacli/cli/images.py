@@ -75,7 +75,7 @@ class Gallery:
         if found is None:
             raise Unsupported(
                 f"{self._engine.path.name} has no projector beside it, so it reads no pictures",
-                "--mmproj FILE names one; llamacli download MODEL --mmproj auto fetches it with a model that has one",
+                "--mmproj FILE names one; llamacli download MODEL fetches it with a model that has one",
             )
         return found
 

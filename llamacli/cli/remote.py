@@ -60,7 +60,7 @@ def gguf_or_header(here: Context, text: str | None) -> Iterator[tuple[Path, GGUF
 
         downloads = Downloads(here)
         repo = downloads.repo(name)
-        choice = downloads.choose(repo, name, [], False, False)
+        choice = downloads.choose(repo, name, mmproj=False)
         chosen = next((v for v in variants(f.name for f in repo.files) if v.files[0] == choice.files[0].name), None)
         if choice.checkpoint or chosen is None:
             raise UsageError(

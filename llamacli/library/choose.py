@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llamacli.errors import NotFound, Unsupported, UsageError
 from llamacli.library.catalog import near
 from llamacli.library.hub import RemoteFile, RemoteRepo
-from llamacli.library.variants import Variant, best, one, projectors, variants
+from llamacli.library.variants import Variant, best, drafts, is_model, one, projectors, variants
 
 CHECKPOINT_TEXT = (".json", ".model", ".jinja", ".txt", ".md")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -36,7 +36,13 @@ class Choice:
 
 
 def choose(
-    repo: RemoteRepo, selector: str, budget: int | None, *, safetensors: bool = False, mmproj: bool = False
+    repo: RemoteRepo,
+    selector: str,
+    budget: int | None,
+    *,
+    safetensors: bool = False,
+    mmproj: bool = False,
+    draft: bool = False,
 ) -> Choice:
     """The files that `selector` means in `repo`; with none, the best quantization for `budget` bytes of memory.
 
@@ -56,8 +62,15 @@ def choose(
         raise NotFound(f"{repo.name} has {len(variant.files)} of the {variant.parts} parts of {variant.label}")
     files = [repo.file(name) for name in variant.files]
     fits = budget is None or sum(f.size for f in files) <= budget
-    files += [repo.file(name) for name in projectors(names)[:1] if mmproj]
+    if not _named_companion(variant):
+        files += [repo.file(name) for name in projectors(names)[:1] if mmproj]
+        files += [repo.file(name) for name in drafts(names)[:1] if draft]
     return Choice(tuple(files), variant.label, why, fits=fits)
+
+
+def _named_companion(variant: Variant) -> bool:
+    """Whether the user wants a projector or a draft itself."""
+    return not is_model(variant.files[0])
 
 
 def _selected(repo: RemoteRepo, selector: str, offered: Sequence[Variant]) -> Variant:

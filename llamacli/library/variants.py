@@ -20,7 +20,8 @@ _QUANT = re.compile(
     re.IGNORECASE,
 )
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
-_COMPANION = re.compile(r"mmproj|imatrix|(?:^|/)(?:mtp|eagle3?|dflash|draft)[-_.]", re.IGNORECASE)
+_DRAFT = r"(?:^|/)(?:mtp|eagle3?|dflash|draft)[-_.]"
+_COMPANION = re.compile(rf"mmproj|imatrix|{_DRAFT}", re.IGNORECASE)
 
 QUALITY: tuple[str, ...] = (
     "F32", "BF16", "F16", "Q8_0", "Q6_K_XL", "Q6_K_L", "Q6_K", "Q5_K_XL", "Q5_K_L", "Q5_K_M", "Q5_1", "Q5_K_S", "Q5_0",
@@ -69,8 +70,15 @@ def is_model(name: str) -> bool:
 
 
 def projectors(names: Iterable[str]) -> list[str]:
-    """The multimodal projectors among `names`."""
-    return sorted(n for n in names if n.lower().endswith(".gguf") and "mmproj" in n.rpartition("/")[2].lower())
+    """The multimodal projectors among `names`, those in 16 bits first."""
+    found = [n for n in names if n.lower().endswith(".gguf") and "mmproj" in n.rpartition("/")[2].lower()]
+    return sorted(found, key=lambda n: (quant_of(n) not in ("F16", "BF16"), quant_of(n) != "F16", n))
+
+
+def drafts(names: Iterable[str]) -> list[str]:
+    """The small models among `names` that draft for a larger one, the smallest type first."""
+    found = [n for n in names if n.lower().endswith(".gguf") and re.search(_DRAFT, n, re.IGNORECASE)]
+    return sorted(found, key=lambda n: (-rank(quant_of(n)), n))
 
 
 def variants(names: Iterable[str]) -> list[Variant]:

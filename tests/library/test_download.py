@@ -117,6 +117,20 @@ def test_the_parts_of_a_split_model_come_together_and_the_first_is_named(llamacl
     assert llamacli("download", "a/Split:M-Q8_0-00001-of-00003.gguf").code == 3
 
 
+def test_the_projector_comes_with_the_model_and_the_draft_when_asked(llamacli: Invoke, hub: LocalHub) -> None:
+    names = ("M-Q4_K_M.gguf", "mmproj-M-F16.gguf", "mmproj-M-F32.gguf", "mtp-M-Q8_0.gguf")
+    hub.add("a/M-GGUF", {name: noise(1000, seed) for seed, name in enumerate(names)})
+
+    def came(*flags: str) -> list[str]:
+        return [Path(file).name for file in llamacli("download", "a/M-GGUF:Q4_K_M", "--json", *flags).json["files"]]
+
+    assert came("--mmproj", "no") == ["M-Q4_K_M.gguf"]
+    assert came() == ["M-Q4_K_M.gguf", "mmproj-M-F16.gguf"]
+    assert came("--draft") == ["M-Q4_K_M.gguf", "mmproj-M-F16.gguf", "mtp-M-Q8_0.gguf"]
+    only = llamacli("download", "a/M-GGUF:mmproj-M-F32.gguf")
+    assert only.out.count("\n") == 1 and only.out.strip().endswith("mmproj-M-F32.gguf")
+
+
 def test_a_checkpoint_without_gguf_comes_as_a_folder(llamacli: Invoke, hub: LocalHub) -> None:
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": noise(9000), "LICENSE": b"free"}
     unwanted = {"pytorch_model.bin": b"x", "consolidated.safetensors": noise(9000, 2), "original/params.json": b"{}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llamacli.errors import NotFound, UsageError
-from llamacli.library.variants import best, is_model, one, projectors, quant_of, variants
+from llamacli.library.variants import best, drafts, is_model, one, projectors, quant_of, variants
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,14 @@ def test_parts_are_one_model() -> None:
     assert big.quant == "Q8_0" and big.complete and [f[-15] for f in big.files] == ["1", "2", "3"]
     assert small.files == ("M-Q4_K_M.gguf",)
     assert projectors(names) == ["mmproj-Q8_0.gguf"]
+    assert projectors(["mmproj-F32.gguf", "mmproj-BF16.gguf", "a/mmproj-F16.gguf"])[:2] == [
+        "a/mmproj-F16.gguf",
+        "mmproj-BF16.gguf",
+    ]
+    assert drafts(["M-Q4_0.gguf", "mtp-M-Q8_0.gguf", "x/draft-M-Q4_0.gguf"]) == [
+        "x/draft-M-Q4_0.gguf",
+        "mtp-M-Q8_0.gguf",
+    ]
 
 
 OFFERED = variants(

@@ -34,7 +34,10 @@ def download_command(
     source: Annotated[
         str, typer.Option("--source", metavar="safetensors", help="The original weights, not a GGUF.")
     ] = "",
-    mmproj: Annotated[str, typer.Option("--mmproj", metavar="auto|no", help="Also the projector for images.")] = "no",
+    mmproj: Annotated[
+        str, typer.Option("--mmproj", metavar="auto|no", help="The projector for images, if there is one [auto].")
+    ] = "auto",
+    draft: Annotated[bool, typer.Option("--draft", help="Also the small model that drafts for it, if any.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash again what is here already.")] = False,
     limit_rate: Annotated[
         str, typer.Option("--limit-rate", metavar="RATE", help="Bytes per second, such as 10M.")
@@ -73,7 +76,9 @@ def download_command(
         if show:
             downloads.show(repo)
             continue
-        choice = downloads.choose(repo, name, file or [], source == "safetensors", mmproj == "auto")
+        choice = downloads.choose(
+            repo, name, file or [], safetensors=source == "safetensors", mmproj=mmproj == "auto", draft=draft
+        )
         if dry_run:
             downloads.announce(repo, choice)
             continue
