@@ -4,7 +4,8 @@
 
 A document of about --tokens tokens is cut from TEXT. Every command is a process of its own with `--temp 0`, and is timed from
 outside: from its start to the first byte of the answer on its stdout, loading included. Each round begins with an empty
-cache. Exit 1 if a second reading takes --most of the first or more, or if an answer differs from the one without the cache.
+cache. `run` answers with the cache as without it; a resumed chat answers as the same chat that was never left, and the last
+column says so. Exit 1 if a second reading takes --most of the first or more, or if an answer differs.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Round:
         self.common = ["-m", model, "--temp", "0", "-n", str(predict)]
         self.equal: dict[str, bool] = {}
         self.seconds: dict[str, tuple[float, float]] = {}
+        self.last = b""
 
     def measure(self) -> Round:
         """All three ways."""
@@ -52,14 +54,23 @@ class Round:
     def _resumed(self) -> None:
         """A chat is begun, saved and left; then it is gone on with in copies of its folder."""
         self._clear()
-        begun, _ = self._timed(["chat", *self.common, "-f", self.document], FIRST)
+        begin = ["chat", *self.common, "-f", self.document]
+        begun, _ = self._timed(begin, FIRST)
         on = ["run", *self.common, "-C", "--allow-truncated", SECOND]
-        for name, words, typed in ((RUN_ON, on, ""), (CHAT, ["chat", *self.common, "-C"], SECOND)):
-            with_cache, answer = self._copied(words, typed)
-            without, same = self._copied([*words, "--cache", "off"], typed)
-            self.seconds[name] = begun, with_cache
-            self.equal[name] = answer == same
-            print(f"  {name}: read anew in {without:.2f} s", file=sys.stderr)
+        self.seconds[RUN_ON], self.equal[RUN_ON] = self._gone_on_with(begun, on, "")
+        self.seconds[CHAT], same = self._gone_on_with(begun, ["chat", *self.common, "-C"], SECOND)
+        unbroken = self._copied([*begin, "--no-save", "--cache", "off"], f"{FIRST}\n{SECOND}")[1]
+        self.equal[CHAT] = unbroken.endswith(self.last)
+        print(
+            f"  {CHAT}: the answer is {'also' if same else 'not'} the one of a conversation read anew", file=sys.stderr
+        )
+
+    def _gone_on_with(self, begun: float, words: list[str], typed: str) -> tuple[tuple[float, float], bool]:
+        """The times of the first and the second reading, and whether the answer is the one without the cache."""
+        seconds, self.last = self._copied(words, typed)
+        without, anew = self._copied([*words, "--cache", "off"], typed)
+        print(f"  {words[0]} -C: read anew in {without:.2f} s", file=sys.stderr)
+        return (begun, seconds), anew == self.last
 
     def _copied(self, words: list[str], typed: str) -> tuple[float, bytes]:
         kept = self.folder.with_name("kept")
@@ -138,7 +149,7 @@ def counted(model: str, file: Path) -> int:
 
 def show(seconds: dict[str, list[tuple[float, float]]], equal: dict[str, bool], most: float) -> bool:
     """Print one line per way; whether all is as it should be."""
-    print("| | first reading | second | ratio, median | of the rounds | the same text without the cache |")
+    print("| | first reading | second | ratio, median | of the rounds | the same answer |")
     print("|---|---|---|---|---|---|")
     good = True
     for name, rounds in seconds.items():
