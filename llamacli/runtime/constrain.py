@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llamacli.errors import SchemaError
+from llamacli.errors import SchemaError, UsageError
 from llamacli.runtime.grammar import check_grammar
 from llamacli.runtime.json_grammar import schema_grammar
 from llamacli.runtime.json_schema import read_schema
@@ -62,6 +62,9 @@ def by_regex(expression: str) -> Constraint:
 
 
 def by_grammar(text: str) -> Constraint:
-    """For a GBNF grammar. Raises SchemaError."""
-    check_grammar(text)
+    """For a GBNF grammar of the user's. Raises UsageError."""
+    try:
+        check_grammar(text)
+    except SchemaError as error:
+        raise UsageError(error.message, error.hint) from None
     return Constraint(text, "grammar")
