@@ -38,6 +38,11 @@ def add_loading_options(command: Any) -> None:
     add_options(command, _loading)
 
 
+def given_engine_options(context: typer.Context) -> Mapping[str, Any]:
+    """The flags that the user gave, by the names of EngineSettings and Sampling."""
+    return _FLAGS.given(context)
+
+
 def engine_settings(context: typer.Context, env: Mapping[str, str]) -> EngineSettings:
     """How the model is to be loaded. Raises UsageError for a value that makes no sense."""
     from llamacli.runtime.engine import EngineSettings
@@ -218,7 +223,13 @@ def _loading(
 
 def _sampling(
     predict: int | None = _option(
-        "predict", "-n", "--predict", "--n-predict", metavar="N", text="Most tokens of an answer; -1: as it comes."
+        "predict",
+        "-n",
+        "--predict",
+        "--n-predict",
+        metavar="N",
+        text="Most tokens of an answer; -1: as it comes.",
+        min=-1,
     ),
     temp: float | None = _option("temp", "--temp", metavar="T", text="Temperature; 0: always the best token.", min=0),
     top_k: int | None = _option("top_k", "--top-k", metavar="K", text="Choose among the K best; 0: all.", min=0),

@@ -338,7 +338,7 @@ class Run:
         from llamacli.cli.answer_output import statistics
 
         console = self.here.console
-        if console.json_output:
+        if console.json_output and not self.work.form.jsonl:  # whose last line is this object
             console.result("", self._object())
         if self.shown.stats and self.usage is not None:
             console.status(statistics(self.usage, self.engine.load_seconds, self.first))

@@ -185,3 +185,15 @@ def test_a_receipt_tells_how_to_repeat_an_answer(run: Invoke, chat: str, tmp_pat
     assert again["text"] == answer["text"]
     refused = run("-m", chat, "Hello!", "--receipt", "r.json")
     assert refused.code == 12 and refused.out == ""
+
+
+def test_flags_that_would_do_nothing_are_refused(run: Invoke, stories: str) -> None:
+    for flags in (("--special",), ("--logprobs", "2"), ("-n", "-2")):
+        done = run("run", "-m", stories, *flags, "Once")
+        assert (done.code, done.out) == (2, "") and done.err.startswith("error: ")
+
+
+def test_json_lines_end_with_the_object_once(run: Invoke, stories: str) -> None:
+    flags = ("-m", stories, "--raw", "-n", "3", "--allow-truncated", "-t", "1", "--temp", "0")
+    both = run("run", *flags, "--json", "--jsonl", "Once").out.splitlines()
+    assert [json.loads(line)["type"] for line in both] == ["answer", "answer", "answer", "end"]

@@ -12,7 +12,7 @@ import typer
 from llamacli.cli.answer_form import add_answer_form, answer_form, constraint, tools_in
 from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
-from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
+from llamacli.cli.engine_options import add_engine_options, engine_settings, given_engine_options, sampling
 from llamacli.cli.one_answer import Deadline, Question, Run, Shown, Work
 from llamacli.cli.prompt_cache import add_cache_option, prompt_cache
 from llamacli.cli.question_source import Input, add_question_source, last_conversation, question_source
@@ -92,6 +92,8 @@ def run_command(
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")
     given = Input.of(asked, text or "", source)
+    if "logprobs" in given_engine_options(context) and not (here.console.json_output or form.jsonl):
+        raise UsageError("--logprobs goes with --json or --jsonl")
     if special and not raw:
         raise UsageError("--special goes with --raw: with a chat template no text of yours is read as control tokens")
     if source.continued and raw:

@@ -55,8 +55,7 @@ def _list(here: Context, found: list[Chat]) -> None:
         for chat in found
     ]  # fmt: skip
     here.console.table(("ID", "BEGUN", "MESSAGES", "MODEL", "TITLE"), rows, data)
-    if found:
-        here.console.status("go on with one: llamacli chat --resume ID")
+    here.console.status("go on with one: llamacli chat --resume ID" if found else "no conversation is saved yet")
 
 
 def _show(here: Context, chat: Chat) -> None:
