@@ -92,12 +92,7 @@ def run_command(
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")
     given = Input.of(asked, text or "", source)
-    if "logprobs" in given_engine_options(context) and not (here.console.json_output or form.jsonl):
-        raise UsageError("--logprobs goes with --json or --jsonl")
-    if special and not raw:
-        raise UsageError("--special goes with --raw: with a chat template no text of yours is read as control tokens")
-    if source.continued and raw:
-        raise UsageError("--raw does not go with -C: a conversation needs a chat template")
+    _refuse_vain_flags(context, form.jsonl, raw=raw, special=special, continued=source.continued)
     settings = engine_settings(context, here.env)
     held = constraint(here, form, grammar)
     tools = tuple(tools_in(here, form.tools)) if form.tools else ()
@@ -128,6 +123,16 @@ def run_command(
         )
         shown = Shown(stats, show_thinking, not no_newline, allow_truncated)
         Run(here, engine, question, chosen, shown, deadline, work).answer()
+
+
+def _refuse_vain_flags(context: typer.Context, jsonl: bool, *, raw: bool, special: bool, continued: bool) -> None:
+    """Raise UsageError for flags that would do nothing, or that contradict each other."""
+    if "logprobs" in given_engine_options(context) and not (context.obj.console.json_output or jsonl):
+        raise UsageError("--logprobs goes with --json or --jsonl")
+    if special and not raw:
+        raise UsageError("--special goes with --raw: with a chat template no text of yours is read as control tokens")
+    if continued and raw:
+        raise UsageError("--raw does not go with -C: a conversation needs a chat template")
 
 
 def seconds(text: str) -> float:
