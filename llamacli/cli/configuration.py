@@ -24,7 +24,7 @@ ENGINE_VARIABLES: Mapping[str, str] = {
 }
 """Variables that llama.cpp reads with the same meaning; ours win over them."""
 
-MODEL = "model"
+MODEL, CHAT_OVERFLOW = "model", "chat_overflow"
 _NOT_SETTINGS = frozenset({"loras", "devices", "logit_bias", "grammar", "sequences", "embeddings"})
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -43,7 +43,11 @@ def names() -> dict[str, str]:
     from llamacli.runtime.messages import Sampling
 
     known = {field.name: str(field.type) for kind in (EngineSettings, Sampling) for field in fields(kind)}
-    return {MODEL: "str", **{name: kind for name, kind in known.items() if name not in _NOT_SETTINGS}}
+    return {
+        MODEL: "str",
+        CHAT_OVERFLOW: "str",
+        **{name: kind for name, kind in known.items() if name not in _NOT_SETTINGS},
+    }
 
 
 def files(here: Context) -> tuple[Path, Path]:

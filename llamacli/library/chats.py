@@ -6,6 +6,7 @@ A file `<id>.jsonl` is a journal of events, each one JSON object on its line:
     {"type": "message", "id": "9b1c44d2", "parent": null, "role": "user", "content": "Hello"}   OpenAI's message format
     {..., "content": "What is it?", "pictures": [{"path": "/home/me/cat.png", "sha256": "..."}]}   files, not copied
     {"type": "head", "id": "9b1c44d2"}        the conversation goes on from here (undo, switch)
+    {"type": "summary", "id": "9b1c44d2", "value": "..."}    stands for what came before that message: the context was full
     {"type": "branch", "id": "9b1c44d2", "name": "short version"}
     {"type": "system" | "title" | "model", "value": "..."}                                     the last one counts
 
@@ -81,6 +82,8 @@ class Chat:
     system: str = ""
     nodes: dict[str, Node] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
+    """By message: what stands for all that came before it."""
     head: str | None = None
     damaged: int = 0
 
@@ -119,6 +122,8 @@ class Chat:
             self.head = place
         elif kind == "branch" and known:
             self.names[str(place)] = str(event.get("name") or "")
+        elif kind == "summary" and known and isinstance(value, str):
+            self.summaries[str(place)] = value
         elif kind in ("system", "title", "model") and isinstance(value, str):
             setattr(self, str(kind), value)
 

@@ -242,6 +242,24 @@ def test_the_oldest_turns_are_left_out_only_when_asked_and_never_silently(chat: 
     assert len(saved(tmp_path).last().chat.path()) == 24
 
 
+def test_a_summary_takes_the_place_of_the_oldest_turns_and_is_saved(chat: Chat, tmp_path: Path) -> None:
+    done = chat(*["Tell me a story about a bird"] * 8, "/ctx", flags=(*FULL, "--overflow", "compact"))
+    assert done.code == 0 and "a summary stands for them" in done.err
+    tree = saved(tmp_path).last().chat
+    assert len(tree.path()) == 16 and tree.summaries
+    last = [node.id for node in tree.path() if node.id in tree.summaries][-1]
+    assert " ".join(tree.summaries[last].split()) in " ".join(done.err.split())
+    again = chat("/ctx", flags=("-C", "-c", "256"), name=None)
+    assert again.code == 0 and "the model no longer sees the first" in again.err
+
+
+def test_what_a_full_context_does_can_be_configured(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "llamacli.toml").write_text('chat-overflow = "drop"\n')
+    assert chat(*["Tell me a story about a bird"] * 8, flags=FULL).code == 0
+    (tmp_path / "llamacli.toml").write_text('chat-overflow = "explode"\n')
+    assert chat("Hello").code == 2
+
+
 def test_a_message_longer_than_the_context_is_refused_with_numbers(chat: Chat) -> None:
     done = chat("bird " * 400, flags=("-c", "256", "--overflow", "drop"))
     assert done.code == 5 and "the context holds 256" in done.err and done.out == ""

@@ -45,7 +45,7 @@ def chat_command(
     projector: str = typer.Option("", "--mmproj", metavar="FILE", help="The projector, if it is not beside the model."),
     template: str = typer.Option("", "--chat-template", metavar="FILE|NAME", help="Instead of the model's own."),
     think: str = typer.Option("", "--think", metavar="on|off|auto|N", help="Whether the model thinks first."),
-    overflow: str = typer.Option("stop", "--overflow", metavar="stop|drop", help="What a full context does."),
+    overflow: str = typer.Option("", "--overflow", metavar="stop|drop|compact", help="What a full context does."),
     no_save: bool = typer.Option(False, "--no-save", help="Keep nothing of this conversation."),
     plain: bool = typer.Option(False, "--plain", help="Line by line, without colour; for screen readers."),
 ) -> None:
@@ -65,8 +65,7 @@ def chat_command(
     from llamacli.library.chats import Chats
 
     here: Context = context.obj
-    if overflow not in ("stop", "drop"):
-        raise UsageError(f"--overflow {overflow}: stop or drop")
+    overflow = _overflow(here, overflow)
     chats = Chats(here.data_dir / "chats")
     journal = _saved(chats, continued, resume)
     settings, thinking = engine_settings(context, here.env), thinking_of(think)
@@ -91,7 +90,7 @@ def chat_command(
             model=loaded,
             open_model=open_model,
             sampling=loaded.defaults,
-            drop_oldest=overflow == "drop",
+            overflow=overflow,
             person=person,
         )
         try:
@@ -100,6 +99,17 @@ def chat_command(
         finally:
             _remember(talk)
             talk.model.close()
+
+
+def _overflow(here: Context, flag: str) -> str:
+    """The flag, else what is configured. Raises UsageError."""
+    from llamacli.cli.configuration import CHAT_OVERFLOW, configured
+    from llamacli.cli.screen.room import OVERFLOWS
+
+    chosen = flag or str(setting.value if (setting := configured(here).get(CHAT_OVERFLOW)) else "stop")
+    if chosen not in OVERFLOWS:
+        raise UsageError(f"--overflow {chosen}: {', '.join(OVERFLOWS)}")
+    return chosen
 
 
 def _remember(talk: Talk) -> None:

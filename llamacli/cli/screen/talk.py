@@ -13,6 +13,7 @@ from llamacli.cli.screen.interrupt import stop_on_interrupt
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.model import ChatModel
 from llamacli.cli.screen.reader import Reader
+from llamacli.cli.screen.room import SUMMARY, make_room
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.table import parse
 from llamacli.cli.screen.status import share_of, status_line
@@ -22,8 +23,6 @@ from llamacli.library.chats import Chat, Chats, Journal, Node, PictureFile
 from llamacli.runtime.messages import Message, Piece, Sampling
 
 _NEARLY_FULL = 85
-_KEPT_WHEN_DROPPING = 0.7
-"""Share of the text that stays when old turns are dropped: room for some turns, so that not every turn drops one."""
 
 
 @dataclass
@@ -37,15 +36,15 @@ class Talk:
     model: ChatModel
     open_model: Callable[[str], ChatModel]
     sampling: Sampling
-    drop_oldest: bool = False
-    """What a full context does: leave out the oldest turns, or ask (without a person: end)."""
+    overflow: str = "stop"
+    """What a full context does, one of `OVERFLOWS`."""
     person: bool = True
     """Whether somebody is there to be asked."""
     last: Answer | None = None
     used: int = 0
     """Tokens of the context in use after the last answer."""
     hidden: int = 0
-    """Messages at the beginning that the model no longer sees, because the context was full."""
+    """Messages at the beginning that were left out, because the context was full."""
     undone: list[str | None] = field(default_factory=list)
     ended: bool = False
     reader: Reader | None = None
@@ -160,7 +159,7 @@ class Talk:
                 answer = self._generate(sampling)
                 break
             except ContextOverflow as error:
-                self._make_room(error)
+                make_room(self, error)
         self.last = answer
         if answer.usage:
             self.used = answer.usage.prompt + answer.usage.completion
@@ -168,21 +167,33 @@ class Talk:
         self._tell(answer)
 
     def seen(self) -> list[Message]:
-        """What the model sees of the conversation."""
-        system = [Message("system", self.chat.system)] if self.chat.system else []
-        return [*system, *self.model.gallery.messages(self.path[self.hidden :])]
+        """What the model sees of the conversation: a summary stands for what it no longer does."""
+        path, start = self.path, self.unseen
+        summary = self.chat.summaries.get(path[start].id, "") if start else ""
+        text = "\n\n".join(part for part in (self.chat.system, summary and f"{SUMMARY}\n{summary}") if part)
+        system = [Message("system", text)] if text else []
+        return [*system, *self.model.gallery.messages(path[start:])]
+
+    @property
+    def unseen(self) -> int:
+        """How many messages at the beginning the model no longer sees."""
+        summarized = [place for place, node in enumerate(self.path) if node.id in self.chat.summaries]
+        return max(self.hidden, *summarized, 0)
 
     def _generate(self, sampling: Sampling) -> Answer:
-        messages = self.seen()
+        return LiveAnswer(self.console, self.look).show(self.silently(self.seen(), sampling))
+
+    def silently(self, messages: list[Message], sampling: Sampling) -> Iterator[Piece]:
+        """The pieces of an answer, which Ctrl-C ends; nothing is shown or kept."""
         with stop_on_interrupt(self.model.stop) as presses:
+            for piece in self.model.answer(messages, sampling):
+                yield piece
+                if presses.count:  # pressed before the engine had begun
+                    self.model.stop()
 
-            def pieces() -> Iterator[Piece]:
-                for piece in self.model.answer(messages, sampling):
-                    yield piece
-                    if presses.count:  # pressed before the engine had begun
-                        self.model.stop()
-
-            return LiveAnswer(self.console, self.look).show(pieces())
+    def summarize(self, place: str, text: str) -> None:
+        """From the message `place` on, let `text` stand for all that came before."""
+        self._record(lambda: self.journal.record({"type": "summary", "id": place, "value": text}))
 
     def _keep(self, answer: Answer) -> None:
         if not answer.text and not answer.reasoning:
@@ -218,41 +229,6 @@ class Talk:
         if share >= _NEARLY_FULL and not full and not self._warned:
             self.console.warn(f"the context is {share} % full  (/ctx says what happens then)")
         self._warned = share >= _NEARLY_FULL
-
-    # -- a full context ----------------------------------------------------------------------------------------
-
-    def _make_room(self, error: ContextOverflow) -> None:
-        """Hide the oldest turns from the model if that is what the user wants; else raise `error`."""
-        keep = self._after_oldest_turns()
-        if keep is None:
-            raise error
-        if not self.drop_oldest:
-            if not self.person or self._last_turn_is_too_long():
-                raise error
-            self.say(f"the context is full: {error.message}")
-            if not self.confirm("go on without the oldest turns? They stay saved."):
-                raise error
-        dropped = keep - self.hidden
-        self.hidden = keep
-        self.console.warn(f"the model no longer sees the {dropped} oldest messages; the system prompt stays")
-
-    def _last_turn_is_too_long(self) -> bool:
-        """Whether it would not help to leave out all others."""
-        seen = self.seen()
-        last = [message for message in seen[:-1] if message.role == "system"] + seen[-1:]
-        return self.model.count(last) >= self.model.size
-
-    def _after_oldest_turns(self) -> int | None:
-        """From which message on enough is left out, or None if only the last turn is left."""
-        path = self.path
-        starts = [i for i in range(self.hidden + 1, len(path)) if path[i].role == "user"]
-        if not starts:
-            return None
-        total = sum(len(node.text) for node in path[self.hidden :])
-        for start in starts:
-            if sum(len(node.text) for node in path[start:]) <= _KEPT_WHEN_DROPPING * total:
-                return start
-        return starts[-1]
 
     # -- going back and forth ----------------------------------------------------------------------------------
 

@@ -17,6 +17,13 @@ _HEAT = ((0.9, ""), (0.5, "32"), (0.2, "33"), (0.0, "31"))
 """Style of a token from this probability on: certain, green, yellow, red."""
 
 
+_THEN = {
+    "stop": "you are asked; without a terminal it ends",
+    "drop": "the oldest turns are dropped",
+    "compact": "a summary takes the place of the oldest turns",
+}
+
+
 def _stats(talk: Talk, argument: str) -> None:
     answer = talk.last
     if answer is None or answer.usage is None:
@@ -36,12 +43,11 @@ def _stats(talk: Talk, argument: str) -> None:
 def _ctx(talk: Talk, argument: str) -> None:
     used = talk.used or talk.model.count(talk.seen())  # nothing was asked yet since the conversation was resumed
     talk.say(f"{meter_of(used, talk.model.size, talk.look)}: {used:,} of {talk.model.size:,} tokens")
-    if talk.hidden:
-        talk.say(f"the model no longer sees the first {talk.hidden} messages")
-    oldest = next((node for node in talk.path[talk.hidden :] if node.role == "user"), None)
+    if talk.unseen:
+        talk.say(f"the model no longer sees the first {talk.unseen} messages")
+    oldest = next((node for node in talk.path[talk.unseen :] if node.role == "user"), None)
     if oldest is not None:
-        then = "the oldest turn is dropped" if talk.drop_oldest else "you are asked; without a terminal it ends"
-        talk.say(f"when it is full, {then}; the oldest: {' '.join(oldest.text.split())[:60]}")
+        talk.say(f"when it is full, {_THEN[talk.overflow]}; the oldest: {' '.join(oldest.text.split())[:60]}")
 
 
 def _heat(talk: Talk, argument: str) -> None:
