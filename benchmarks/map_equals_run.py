@@ -1,10 +1,11 @@
 """`map`'s rows decoded together against the same rows one by one, with --temp 0: what differs, and how much faster.
 
-    python benchmarks/map_equals_run.py MODEL.gguf [--rows 1000] [-np 8] [-n 24] [-t 2] [--cache-type f16]
+    python benchmarks/map_equals_run.py MODEL.gguf [--rows 1000] [-np 16] [-n 24] [-t 2] [--cache-type f16] [--processes 20]
 
 Rows are stories begun in many ways behind a beginning that all share. A row that differs is looked at where it first
 does: the difference of the two best logits there, in the single run, must be below --near (batched arithmetic differs
-in the last bits). Exit 1 if it is not. Every row of the single run has a cache of its own, as `run` has.
+in the last bits). Exit 1 if it is not. Every row of the single run has a cache of its own, as `run` has; it is not a process
+of its own, though: --processes times so many of those too, loading included.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,7 +34,7 @@ def main() -> int:
         threads=arguments.threads, cache_type_k=arguments.cache_type, cache_type_v=arguments.cache_type
     )
     with open_engine(arguments.model, settings) as engine:
-        rows = prompts(engine, arguments.rows)
+        rows = [engine.tokens((Span(text, False),)) for text in texts(arguments.rows)]
         sampling = Sampling(temp=0, predict=arguments.predict)
         alone, seconds_alone = one_by_one(engine, rows, sampling)
         together, seconds_together = in_batches(engine, rows, sampling, arguments.slots, exact=False)
@@ -43,6 +45,12 @@ def main() -> int:
     faster = seconds_alone / seconds_together
     print(f"{len(rows)} rows, {sum(map(len, alone))} tokens of answers, {arguments.slots} sequences")
     print(f"one by one {seconds_alone:.1f} s; together {seconds_together:.1f} s, {faster:.2f} times as fast")
+    print(f"rows a second: {len(rows) / seconds_alone:.1f} one by one, {len(rows) / seconds_together:.1f} together")
+    if arguments.processes:
+        each = as_processes(arguments)
+        print(
+            f"as processes of their own {each:.2f} s a row: map is {each * len(rows) / seconds_together:.1f} times as fast"
+        )
     print(f"differ: {len(gaps)} rows ({100 * len(gaps) / len(rows):.1f} %)")
     print(f"with --exact: {wrong} differ, {seconds_exact:.1f} s")
     if gaps:
@@ -57,19 +65,39 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("-np", "--slots", type=int, default=8)
+    parser.add_argument("-np", "--slots", type=int, default=16)
     parser.add_argument("-n", "--predict", type=int, default=24)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--cache-type", default="f16")
+    parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--near", type=float, default=0.25)
     return parser.parse_args()
 
 
-def prompts(engine: LlamaEngine, count: int) -> list[list[int]]:
-    """Token ids of the rows."""
+def texts(count: int) -> list[str]:
+    """The rows."""
     numbers = random.Random(8)
-    texts = (START + " ".join(numbers.choice(WORDS) for _ in range(numbers.randrange(1, 12))) for _ in range(count))
-    return [engine.tokens((Span(text, False),)) for text in texts]
+    return [START + " ".join(numbers.choice(WORDS) for _ in range(numbers.randrange(1, 12))) for _ in range(count)]
+
+
+def as_processes(arguments: argparse.Namespace) -> float:
+    """Seconds that a row takes as a `run` of its own."""
+    settings = [
+        "-m",
+        str(arguments.model),
+        "--raw",
+        "--temp",
+        "0",
+        "-n",
+        str(arguments.predict),
+        "-t",
+        str(arguments.threads),
+    ]
+    command = [sys.executable, "-m", "llamacli", "run", *settings, "--allow-truncated", "-q", "-p"]
+    started = time.perf_counter()
+    for text in texts(arguments.processes):
+        subprocess.run([*command, text], stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    return (time.perf_counter() - started) / arguments.processes
 
 
 Answers = list[tuple[int, ...]]
