@@ -160,6 +160,15 @@ def test_files_go_with_the_next_message(chat: Chat, tmp_path: Path) -> None:
     assert questions[1] == "again"
 
 
+@pytest.mark.parametrize(
+    "typed", ["my notes.txt", "'my notes.txt'", '"my notes.txt"', "my\\ notes.txt", "my?notes.txt"]
+)
+def test_a_file_dropped_on_the_terminal_is_found(chat: Chat, tmp_path: Path, typed: str) -> None:
+    (tmp_path / "my notes.txt").write_text("text\n")
+    assert chat(f"/file {typed}").code == 0
+    assert chat("/file it's").code == 3
+
+
 @pytest.mark.parametrize(("data", "says"), [(b"\xff\xfeabc", "not UTF-8"), (b"a\0b", "NUL byte at offset 1")])
 def test_what_is_no_text_is_refused(chat: Chat, tmp_path: Path, data: bytes, says: str) -> None:
     (tmp_path / "x.bin").write_bytes(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,16 @@ class Attached:
 def block(name: str, text: str) -> str:
     """One file in a message: a line with its name, and its text."""
     return f"--- {name} ---\n{text.rstrip()}\n"
+
+
+def as_typed(folder: Path, text: str) -> str:
+    """The path that `text` means: as it stands, or without the quotes and backslashes of a file dropped on a terminal."""
+    try:
+        words = shlex.split(text)
+        plain = (folder / Path(text).expanduser()).exists()
+    except (OSError, ValueError):  # an odd quote, or too long for a path
+        return text
+    return words[0] if len(words) == 1 and not plain else text
 
 
 def blocks_of(folder: Path, pattern: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamacli.cli.screen.attach import Attached, block, blocks_of
+from llamacli.cli.screen.attach import Attached, as_typed, block, blocks_of
 from llamacli.cli.screen.clipboard import copy, pasted
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.command import Slash
@@ -26,14 +26,14 @@ def _file(talk: Talk, argument: str) -> None:
         talk.say(f"dropped {talk.attached}" if talk.attached else "nothing was waiting")
         talk.attached = Attached()
         return
-    for name, text in blocks_of(talk.context.cwd, argument):
+    for name, text in blocks_of(talk.context.cwd, as_typed(talk.context.cwd, argument)):
         talk.attach(name, block(name, text))
 
 
 def _image(talk: Talk, argument: str) -> None:
     if not argument:
         raise UsageError("/image PATH: which picture?")
-    talk.attach_picture(argument)
+    talk.attach_picture(as_typed(talk.context.cwd, argument))
 
 
 def _paste(talk: Talk, argument: str) -> None:
