@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "families")]
 
 from converting import architecture_keys, convert, digests, read_gguf  # noqa: E402
-from engine_answers import Engine, nmse  # noqa: E402
+from engine_answers import Engine, computed, nmse  # noqa: E402
 from synthetic import write_checkpoint  # noqa: E402
 
 from llamacli.families.config import Config  # noqa: E402
@@ -47,7 +47,7 @@ def case_row(path: Path, scratch: Path) -> list[str]:
     expected = np.frombuffer(base64.b64decode(case["expected"]), "<f4").reshape(len(case["positions"]), -1)
     found_file = read_gguf(gguf)
     with Engine(gguf) as engine:
-        found = engine.vectors(case["tokens"]) if case["vectors"] else engine.logits(case["tokens"], 256)
+        found = computed(engine, case)
     found = found[case["positions"], : expected.shape[1]]
     equal, keys = "fails", "-"
     if "peer_tensors" in case:

@@ -30,6 +30,16 @@ class Twin:
     """What the other class has no settings for."""
 
 
+@dataclass(frozen=True)
+class Wrapped:
+    """A wrapper that transformers does not have: the other class's checkpoint behind `front`, and tensors to be left out."""
+
+    kind: str
+    config: Callable[[Mapping[str, Any]], dict[str, Any]]
+    others: Shapes
+    front: str = ""
+
+
 def _widths(c: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
     heads = c["num_attention_heads"]
     return (
@@ -311,6 +321,40 @@ def _deci_change(c: Mapping[str, Any], model: Any) -> None:
 def _same(c: Mapping[str, Any], found: State) -> State:
     return found
 
+
+def _text(c: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(c["text_config"])
+
+
+WRAPPED: Mapping[str, Wrapped] = {
+    "KimiVLForConditionalGeneration": Wrapped(
+        "DeepseekV3ForCausalLM", _text,
+        {"vision_tower.patch_embed.proj.weight": (16, 3, 4, 4), "multi_modal_projector.linear_1.weight": (64, 16)},
+        "language_model.",
+    ),
+    "KimiK25ForConditionalGeneration": Wrapped(
+        "DeepseekV3ForCausalLM", lambda c: {**c["text_config"], "model_type": "deepseek_v3"},
+        {"vision_tower.patch_embed.proj.weight": (16, 3, 4, 4), "mm_projector.proj.0.weight": (64, 16)},
+        "language_model.",
+    ),
+    "YoutuVLForConditionalGeneration": Wrapped(
+        "YoutuForCausalLM", _as("youtu"),
+        {"siglip2.vision_model.encoder.layers.0.mlp.fc1.weight": (32, 16), "merger.mlp.0.weight": (64, 16)},
+    ),
+    "DotsOCRForCausalLM": Wrapped(
+        "Qwen2ForCausalLM", _as("qwen2"),
+        {"vision_tower.blocks.0.attn.qkv.weight": (48, 16), "vision_tower.merger.mlp.0.weight": (64, 16)},
+    ),
+    "LlavaLlamaForCausalLM": Wrapped(
+        "LlamaForCausalLM", _as("llama"),
+        {"model.vision_tower.vision_tower.vision_model.class_embedding": (16,), "model.mm_projector.0.weight": (64, 16),
+         "model.mm_projector.0.bias": (64,), "model.image_newline": (64,)},
+    ),
+    "LlavaMistralForCausalLM": Wrapped(
+        "MistralForCausalLM", _as("mistral"),
+        {"model.vision_tower.vision_tower.vision_model.class_embedding": (16,), "model.mm_projector.0.weight": (64, 16)},
+    ),
+}  # fmt: skip
 
 TWINS: Mapping[str, Twin] = {
     "InternLM3ForCausalLM": Twin("LlamaForCausalLM", _as("llama", attention_bias=True), _internlm3_shapes, _internlm3_state),

@@ -23,12 +23,14 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # In place of this folder, whose kernels.py would hide the package of that name that transformers looks for.
 sys.path[:1] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "families")]
-TWINS = runpy.run_path(str(Path(__file__).parent / "family_twins.py"))["TWINS"]
+_OTHERS = runpy.run_path(str(Path(__file__).parent / "family_twins.py"))
+TWINS, WRAPPED = _OTHERS["TWINS"], _OTHERS["WRAPPED"]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402, TID251
 import transformers  # noqa: E402, TID251
 from converting import architecture_keys, digests, read_gguf  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from synthetic import values_of, write_checkpoint  # noqa: E402
 
 from llamacli.formats.file_access import LocalFile  # noqa: E402
@@ -47,10 +49,12 @@ def saved_shapes(model: Any, scratch: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def answers(model: Any, tokens: list[int]) -> tuple[np.ndarray, bool]:
-    """Logits, or the last hidden state of an encoder, in float32; and whether it is the latter."""
+def answers(model: Any, tokens: list[int]) -> tuple[np.ndarray, bool | str]:
+    """Logits, or the last hidden state of an encoder (True), or a classifier's scores ("scores"), in float32."""
     with torch.no_grad():
         output = model.eval()(torch.tensor([tokens]))
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return np.asarray(output.logits.numpy(), np.float32), "scores"
     found = output.logits if hasattr(output, "logits") else output.last_hidden_state
     return np.asarray(found[0].numpy(), np.float32), not hasattr(output, "logits")
 
@@ -60,6 +64,8 @@ def computed(config: dict[str, Any], folder: Path, room: Path) -> tuple[Any, dic
     name = config["architectures"][0]
     if name in TWINS:
         return twin_of(TWINS[name], config, folder)
+    if name in WRAPPED:
+        return inside(WRAPPED[name], config, folder, room)
     kind = getattr(transformers, name)
     settings = transformers.AutoConfig.from_pretrained(folder)
     shapes = saved_shapes(kind._from_config(settings, dtype=torch.float32), room / "saved")
@@ -81,6 +87,20 @@ def twin_of(twin: Any, config: dict[str, Any], folder: Path) -> tuple[Any, dict[
     return model, shapes
 
 
+def inside(wrapped: Any, config: dict[str, Any], folder: Path, room: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """As `computed`, for a wrapper that transformers does not have: its text model alone, with the wrapper's values."""
+    kind, settings = getattr(transformers, wrapped.kind), wrapped.config(config)
+    own = saved_shapes(kind._from_config(kind.config_class(**settings), dtype=torch.float32), room / "saved")
+    shapes = {f"{wrapped.front}{name}": shape for name, shape in own.items()} | wrapped.others
+    write_checkpoint(folder, config, shapes)
+    alone = room / "alone"
+    alone.mkdir()
+    found = {name: torch.from_numpy(values_of(f"{wrapped.front}{name}", shape)) for name, shape in own.items()}
+    save_file(found, alone / "model.safetensors", {"format": "pt"})
+    (alone / "config.json").write_text(json.dumps({**settings, "architectures": [wrapped.kind]}))
+    return kind.from_pretrained(alone, dtype=torch.float32, attn_implementation="eager"), shapes
+
+
 def main() -> None:
     """Build, save, load again from our own weights, compute."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,12 +116,13 @@ def main() -> None:
         model, shapes = computed(config, folder, Path(room))
         tokens = np.random.default_rng(5).integers(3, 250, TOKENS).tolist()
         found, vectors = answers(model, tokens)
-        expected = found[list(POSITIONS)].astype("<f4")
+        positions = [0] if vectors == "scores" else list(POSITIONS)
+        expected = found[positions].astype("<f4")
         if given.keep:
             shutil.copytree(folder, given.keep, dirs_exist_ok=True)
     case = {
         "config": config, "tensors": {name: list(shape) for name, shape in shapes.items()}, "tokens": tokens,
-        "positions": list(POSITIONS), "expected": base64.b64encode(expected.tobytes()).decode(),
+        "positions": positions, "expected": base64.b64encode(expected.tobytes()).decode(),
         "vectors": vectors,
     }  # fmt: skip
     if given.llama_cpp:

@@ -73,7 +73,7 @@ REFUSED: Mapping[str, str] = {
 OTHER_SENSES = re.compile(
     r"(.*\.)?(vision_tower|vision_model|visual|multi_modal_projector|mm_projector|audio_tower|embed_vision|embed_audio"
     r"|vision_embed_tokens|image_newline|vit|audio_projector|aligner|vision_encoder|vision_language_adapter|patch_merger"
-    r"|pre_mm_projector_norm|connector|talker|token2wav|vpm|apm|resampler|vision_resampler)(\..*)?"
+    r"|pre_mm_projector_norm|merger|siglip2|connector|talker|token2wav|vpm|apm|resampler|vision_resampler)(\..*)?"
 )
 """Parts of multimodal checkpoints that are no text model, by the names that are in use."""
 

@@ -46,6 +46,10 @@ class Engine:
         """(1, width) float32 of an encoder, pooled as the file says."""
         return self._run(tokens, 256, pooling=-1)
 
+    def ranked(self, tokens: Sequence[int]) -> np.ndarray:
+        """(1, labels) float32: the scores of a classifier."""
+        return self._run(tokens, 256, pooling=-1)
+
     def _run(self, tokens: Sequence[int], context: int, pooling: int | None) -> np.ndarray:
         params = llama.llama_context_default_params()
         params.n_ctx = context
@@ -88,9 +92,17 @@ class Engine:
             width = llama.llama_model_n_embd(self.model)
             rows = [llama.llama_get_embeddings_ith(handle, place) for place in range(positions)]
         else:
-            width = llama.llama_model_n_embd(self.model)
+            scores = llama.llama_pooling_type(handle) == llama.LLAMA_POOLING_TYPE_RANK
+            width = llama.llama_model_n_cls_out(self.model) if scores else llama.llama_model_n_embd(self.model)
             rows = [llama.llama_get_embeddings_seq(handle, 0)]
         return np.stack([np.ctypeslib.as_array(row, (width,)).copy() for row in rows])
+
+
+def computed(engine: Engine, case: dict[str, Any]) -> np.ndarray:
+    """What a case compares: a decoder's logits, an encoder's vectors, or a classifier's scores."""
+    if case["vectors"] == "scores":
+        return engine.ranked(case["tokens"])
+    return engine.vectors(case["tokens"]) if case["vectors"] else engine.logits(case["tokens"], 256)
 
 
 def nmse(found: np.ndarray, expected: np.ndarray) -> float:
