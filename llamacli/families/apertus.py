@@ -17,8 +17,8 @@ from llamacli.families.decoder import (
     QK_NORM,
     ROPE_DIMENSIONS,
     VOCAB_SIZE,
-    llama3_rope_factors,
-)  # fmt: skip
+)
+from llamacli.families.rope import llama3_rope_factors
 from llamacli.formats.gguf_values import Value, ValueType, array
 
 

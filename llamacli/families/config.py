@@ -26,6 +26,10 @@ _LOCAL_THETA = ("local_rope_theta", "rope_local_theta", "rope_theta_local", "swa
 _PARTIAL = ("partial_rotary_factor", "rope_pct", "rope_percent")
 
 
+CONTEXT_NAMES = (
+    "max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length",
+)  # fmt: skip
+
 MOST = 1 << 31
 MOST_BLOCKS = 4096
 """More than any model has: a name map for a billion blocks takes all memory there is."""

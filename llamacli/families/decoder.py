@@ -1,18 +1,15 @@
-"""What most decoders share: metadata keys, rope scaling, the tensors of a block."""
+"""What most decoders share: metadata keys, the tensors of a block."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
 from llamacli.errors import CorruptFile, Unsupported
-from llamacli.families.base import Expected, Key, Named, expert_count
-from llamacli.families.config import Config
-from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, string, u32
-from llamacli.formats.rows import InMemory
+from llamacli.families.base import Expected, Key, expert_count
+from llamacli.families.config import CONTEXT_NAMES, Config
+from llamacli.families.rope import ROPE_KEYS, partial_factor
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, u32
 
 
 def count(*names: str) -> Callable[[Config], Value | None]:
@@ -43,88 +40,6 @@ def _typed(make: Callable[[Any], Value], names: tuple[str, ...]) -> Callable[[Co
     return value
 
 
-# -- rope ----------------------------------------------------------------------------------------------------------
-
-
-def _rope_type(config: Config) -> str:
-    return str(config.full_rope.get("rope_type") or "").lower()
-
-
-def _scaling_type(config: Config) -> Value | None:
-    kind, factor = _rope_type(config), config.full_rope.get("factor")
-    if kind in ("linear", "yarn") and factor is not None:
-        return string(kind)
-    if kind in ("su", "longrope"):
-        return string("longrope")
-    if kind not in ("", "default", "llama3", "mrope", "dynamic", "proportional", "linear", "yarn", "none"):
-        raise Unsupported(f"config.json: rope scaling of type {kind!r} is not supported")
-    return None
-
-
-def _scaling(name: str, make: Callable[[Any], Value], kinds: tuple[str, ...]) -> Callable[[Config], Value | None]:
-    def value(config: Config) -> Value | None:
-        rope = config.full_rope
-        found = next((rope[n] for n in name.split("|") if rope.get(n) is not None), None)
-        return (
-            make(found)
-            if _rope_type(config) in kinds and rope.get("factor") is not None and found is not None
-            else None
-        )
-
-    return value
-
-
-def _theta(config: Config) -> Value | None:
-    theta = config.full_rope.get("rope_theta")
-    return None if theta is None else f32(theta)
-
-
-def _local_theta(config: Config) -> Value | None:
-    theta = config.rope.get("sliding_attention", {}).get("rope_theta")
-    return None if theta is None else f32(theta)
-
-
-def _mrope(config: Config) -> Value | None:
-    sections = config.rope.get("mrope_section")
-    return None if sections is None else array(ValueType.INT32, [*sections, 0, 0, 0, 0][:4])
-
-
-ROPE_KEYS = (
-    Key("rope.scaling.type", _scaling_type),
-    Key("rope.scaling.factor", _scaling("factor", f32, ("linear", "yarn"))),
-    Key("rope.scaling.original_context_length", _scaling("original_max_position_embeddings", u32, ("yarn",))),
-    Key("rope.scaling.yarn_ext_factor", _scaling("extrapolation_factor", f32, ("yarn",))),
-    Key("rope.scaling.yarn_attn_factor", _scaling("attention_factor|attn_factor", f32, ("yarn",))),
-    Key("rope.scaling.yarn_beta_fast", _scaling("beta_fast", f32, ("yarn",))),
-    Key("rope.scaling.yarn_beta_slow", _scaling("beta_slow", f32, ("yarn",))),
-    Key("rope.dimension_sections", _mrope),
-    Key("rope.freq_base", _theta),
-    Key("rope.freq_base_swa", _local_theta),
-)
-
-
-def llama3_rope_factors(config: Config) -> Iterable[Named]:
-    """`rope_freqs.weight` for `rope_type: llama3`: one float32 divisor per pair of a head, shape (head_dim / 2,).
-
-    Short wavelengths keep their frequency, long ones are divided by `factor`, those between are blended (Meta's Llama 3.1
-    reference code, `apply_scaling`).
-    """
-    rope = config.full_rope
-    if _rope_type(config) != "llama3":
-        return
-    dim = config.head_dim
-    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    powers = np.float64(rope.get("rope_theta", 10000.0)) ** exponents.astype(np.float64)
-    frequencies = np.float32(1.0) / powers.astype(np.float32)
-    factor, low, high = rope.get("factor", 8.0), rope.get("low_freq_factor", 1.0), rope.get("high_freq_factor", 4.0)
-    original = rope.get("original_max_position_embeddings", 8192)
-    wavelengths = np.float32(2 * math.pi) / frequencies
-    smooth = (original / wavelengths - low) / (high - low)
-    blended = 1 / ((1 - smooth) / factor + smooth)
-    factors = np.where(wavelengths < original / high, 1.0, np.where(wavelengths > original / low, factor, blended))
-    yield "rope_freqs.weight", InMemory(factors.astype(np.float32))
-
-
 # -- keys ----------------------------------------------------------------------------------------------------------
 
 
@@ -145,10 +60,6 @@ def _gating(config: Config) -> Value | None:
 def _causal(config: Config) -> Value | None:
     return boolean(False) if config.get("is_causal") is False else None
 
-
-CONTEXT_NAMES = (
-    "max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length",
-)  # fmt: skip
 
 FEED_FORWARD_NAMES = (
     "prefix_dense_intermediate_size", "dense_intermediate_size", "intermediate_size", "n_inner", "hidden_dim",
@@ -197,12 +108,6 @@ SLIDING_WINDOW = Key("attention.sliding_window", count("sliding_window"))
 def partial_rope(default: float = 1.0) -> Key:
     """`rope.dimension_count` where only a part of each head is rotated."""
     return Key("rope.dimension_count", lambda config: u32(int(config.head_dim * partial_factor(config, default))))
-
-
-def partial_factor(config: Config, default: float = 1.0) -> float:
-    """The part of each head that is rotated."""
-    factor = config.full_rope.get("partial_rotary_factor")
-    return default if factor is None else float(factor)
 
 
 def layer_pattern(kind: str) -> Callable[[Config], Value | None]:

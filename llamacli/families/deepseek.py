@@ -18,7 +18,6 @@ from llamacli.families.decoder import (
     VOCAB_SIZE,
     always,
     count,
-    partial_factor,
 )
 from llamacli.families.llama import INTERLEAVED_QK
 from llamacli.families.moe import (
@@ -30,6 +29,7 @@ from llamacli.families.moe import (
     experts,
     moe_width,
 )
+from llamacli.families.rope import OWN_ATTENTION_FACTOR, partial_factor
 from llamacli.families.transforms import rows_of, transpose
 from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, u32
 from llamacli.formats.rows import Reshaped, Rows
@@ -111,6 +111,7 @@ DEEPSEEK2 = Family(
         Key("expert_weights_norm", _weights_norm),
         Key("rope.dimension_count", count("qk_rope_head_dim")),
         Key("rope.scaling.yarn_log_multiplier", _log_multiplier),
+        OWN_ATTENTION_FACTOR,
     ),
     rules=(*EXPERT_RULES, Rule(r".*\.kv_b_proj\.weight", split=_split_kv_b)),
     expected=(

@@ -21,7 +21,6 @@ from llamacli.families.decoder import (
     VOCAB_SIZE,
     always,
     count,
-    llama3_rope_factors,
     partial_rope,
 )
 from llamacli.families.moe import (
@@ -33,6 +32,7 @@ from llamacli.families.moe import (
     expert_tensors,
     moe_width,
 )
+from llamacli.families.rope import llama3_rope_factors
 from llamacli.formats.gguf_values import Value, ValueType, array, string, u32
 
 EXAONE = Family(

@@ -15,7 +15,6 @@ from llamacli.families.decoder import (
     OUTPUT_NORM,
     always,
     count,
-    partial_factor,
     partial_rope,
 )
 from llamacli.families.moe import (
@@ -28,6 +27,7 @@ from llamacli.families.moe import (
     expert_tensors,
     moe_width,
 )
+from llamacli.families.rope import partial_factor
 from llamacli.formats.gguf_values import Value, u32
 
 GLM = Family(

@@ -16,9 +16,9 @@ from llamacli.families.decoder import (
     OUTPUT,
     OUTPUT_NORM,
     POST_NORMS,
-    partial_factor,
     partial_rope,
 )
+from llamacli.families.rope import partial_factor
 from llamacli.families.transforms import by_rows
 from llamacli.formats.dtypes import Block
 from llamacli.formats.rows import Grouped, Rows

@@ -10,9 +10,9 @@ from llamacli.families.decoder import (
     POOLING,
     ROPE_DIMENSIONS,
     VOCAB_SIZE,
-    llama3_rope_factors,
     no_window_warning,
 )
+from llamacli.families.rope import FACTOR_ROPE_KEYS, rope_factors
 from llamacli.families.transforms import interleave_rope
 
 INTERLEAVED_QK = (
@@ -34,10 +34,10 @@ LLAMA = Family(
         "MistralModel",
         "InternLM3ForCausalLM",
     ),
-    keys=(*DECODER_KEYS, *HEAD_WIDTHS, VOCAB_SIZE, ROPE_DIMENSIONS, POOLING),
+    keys=(*DECODER_KEYS, *FACTOR_ROPE_KEYS, *HEAD_WIDTHS, VOCAB_SIZE, ROPE_DIMENSIONS, POOLING),
     rules=INTERLEAVED_QK,
     expected=DECODER_TENSORS,
-    extra=llama3_rope_factors,
+    extra=rope_factors,
     warnings=no_window_warning,
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     example="meta-llama/Llama-3.1-8B-Instruct",

@@ -17,9 +17,9 @@ from llamacli.families.decoder import (
     ROPE_DIMENSIONS,
     VOCAB_SIZE,
     count,
-    llama3_rope_factors,
-)  # fmt: skip
+)
 from llamacli.families.moe import expert_tensors, experts
+from llamacli.families.rope import llama3_rope_factors
 from llamacli.families.transforms import rows_of, transpose
 from llamacli.formats.gguf_values import Value, u32
 from llamacli.formats.rows import Rows

@@ -10,6 +10,7 @@ from llamacli.families.decoder import no_window_warning
 from llamacli.families.deepseek import DEEPSEEK2
 from llamacli.families.llama import LLAMA
 from llamacli.families.moe import W_EXPERT_RULES
+from llamacli.families.rope import OWN_ATTENTION_FACTOR, ROPE_KEYS, llama3_rope_factors
 from llamacli.formats.gguf_values import Value, f32, u32
 
 
@@ -31,10 +32,13 @@ MISTRAL3 = LLAMA.override(
     architectures=("Mistral3ForConditionalGeneration", "Ministral3ForCausalLM"),
     keys=(
         *LLAMA.keys,
+        *ROPE_KEYS,
         Key("rope.scaling.yarn_log_multiplier", _from_rope("mscale_all_dim")),
+        OWN_ATTENTION_FACTOR,
         Key("attention.temperature_scale", _from_rope("llama_4_scaling_beta")),
     ),
     defaults={"rope_theta": 1e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
+    extra=llama3_rope_factors,
     sibling=_fourth,
     example="mistralai/Ministral-3-8B-Instruct-2512",
 )

@@ -9,16 +9,8 @@ import numpy as np
 
 from llamacli.errors import CorruptFile
 from llamacli.families.base import Expected, Family, Key, Named
-from llamacli.families.config import Config
-from llamacli.families.decoder import (
-    CONTEXT_NAMES,
-    DECODER_KEYS,
-    EMBEDDING,
-    FUSED_GATE_UP,
-    OUTPUT,
-    OUTPUT_NORM,
-    no_window_warning,
-)  # fmt: skip
+from llamacli.families.config import CONTEXT_NAMES, Config
+from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, FUSED_GATE_UP, OUTPUT, OUTPUT_NORM, no_window_warning
 from llamacli.formats.gguf_values import Value, f32, u32
 from llamacli.formats.rows import InMemory
 
