@@ -85,8 +85,13 @@ def read_config(source: Source) -> dict[str, Any] | None:
 
 def read_json(source: Source, name: str, kind: type = dict) -> Any:
     """A JSON object (or list, by `kind`) from a checkpoint. Raises CorruptFile if it is none."""
+    content = source.read(name)
+    if content.startswith(b"version https://git-lfs"):
+        raise CorruptFile(
+            f"{source.label}/{name} is a Git LFS pointer, not the file", "run `git lfs pull` in the folder"
+        )
     try:
-        value = json.loads(source.read(name).decode("utf-8-sig"))
+        value = json.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CorruptFile(f"{source.label}/{name} is not valid JSON", _AGAIN) from error
     if not isinstance(value, kind):

@@ -47,8 +47,11 @@ def settings_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for table in (config, *(config[name] for name in _NESTED if isinstance(config.get(name), Mapping))):
         for name in ("quantization_config", "compression_config"):
             settings = table.get(name)
-            if isinstance(settings, Mapping) and settings:
-                return settings
+            if not settings:
+                continue
+            if not isinstance(settings, Mapping):
+                raise CorruptFile(f"config.json: {name} is {settings!r}, not a table that says how weights are stored")
+            return settings
     return {}
 
 

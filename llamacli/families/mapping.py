@@ -12,6 +12,8 @@ import numpy as np
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.families.base import Family, Named, Rule
 from llamacli.families.config import Config
+from llamacli.families.engine_limits import check_widths, loads_bias
+from llamacli.families.rope import check_rope
 from llamacli.families.wrappers import OTHER_SENSES, text_name, text_prefix
 from llamacli.formats.rows import Arena, Joined, Rows, row_count
 
@@ -35,26 +37,48 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
     """
     for reason in family.refusals(config):
         raise Unsupported(reason)
+    check_widths(family.name, config)
     table = tensor_name_table(family, config)
     mapped: dict[str, Rows] = {}
     sources: dict[str, str] = {}
+    heads: list[Named] = []
     for source, name, rows in _transformed(tensors, family, config):
         target = name if name.startswith("blk.") else table.get_name(name, try_suffixes=(".weight", ".bias"))
+        if target is None and source.endswith("lm_head.weight") and config.tied:
+            heads.append((source, rows))
+            continue
         if target is None:
             raise Unsupported(
                 f"tensor {source!r} is not known to the {family.title or family.name} family",
                 "the checkpoint has parts that this family does not have; nothing was written",
             )
+        if target.endswith(".bias") and not loads_bias(family.name, target):
+            raise Unsupported(
+                f"tensor {source!r}: the engine's {family.title or family.name} has no bias {target}",
+                "it would not load the file; nothing was written",
+            )
         if target in mapped:
             raise CorruptFile(f"tensors {sources[target]!r} and {source!r} are both {target}")
         mapped[target], sources[target] = rows, source
+    for source, rows in heads:
+        _check_tied(source, rows, mapped)
     if config.tied and "output.weight" in mapped:
         embedding = mapped.setdefault("token_embd.weight", mapped["output.weight"])
         if _same_matrix(embedding, mapped["output.weight"]):
             del mapped["output.weight"]
     mapped.update(family.extra(config))
+    check_rope(mapped, config, family.title)
     _check_expected(mapped, family, config)
     return mapped
+
+
+def _check_tied(source: str, head: Rows, mapped: dict[str, Rows]) -> None:
+    """For families that have no output matrix in GGUF: it must be the embedding, or the embedding stored once more."""
+    if not _same_matrix(mapped.setdefault("token_embd.weight", head), head):
+        raise Unsupported(
+            f"tensor {source!r} is not the embedding, which serves as the output in the engine's graph of this family",
+            "fine-tune with tied embeddings, or leave the tensor out",
+        )
 
 
 SAMPLED = 8
@@ -135,8 +159,14 @@ def _beyond(name: str, family: Family, config: Config) -> bool:
 _BLOCK = re.compile(r"model\.layers\.(\d+)\.")
 
 
+_TRAINERS = re.compile(r"(module\.|_orig_mod\.|base_model\.model\.)+")
+"""What DistributedDataParallel, torch.compile and PEFT put in front of every name."""
+
+
 def plain_name(name: str) -> str:
-    """A tensor's name without what a multimodal wrapper puts in front of its text model."""
+    """A tensor's name without what a trainer or a multimodal wrapper puts in front of its text model."""
+    if front := _TRAINERS.match(name):
+        name = name[front.end() :]
     for wrapper in _WRAPPERS:
         if name.startswith(wrapper):
             rest = name.removeprefix(wrapper)
@@ -174,6 +204,7 @@ def _stacked(name: str, experts: Mapping[int, tuple[str, Rows]], size: int | Non
     return Joined(parts, (len(parts), *shape))
 
 
+_UNTIED = "config.json does not say that the embedding is the output too (tie_word_embeddings); or a shard is missing"
 _AGAIN = "a shard is missing or the checkpoint is incomplete; fetch it again"
 
 
@@ -185,7 +216,9 @@ def _check_expected(mapped: Mapping[str, Rows], family: Family, config: Config) 
                 continue
             name = expected.name.format(block=block)
             if name not in mapped:
-                raise CorruptFile(f"the checkpoint has no tensor for {name}", _AGAIN)
+                raise CorruptFile(
+                    f"the checkpoint has no tensor for {name}", _UNTIED if name == "output.weight" else _AGAIN
+                )
             wanted, found = expected.shape(config), mapped[name].shape
             if len(wanted) != len(found) or any(w not in (-1, f) for w, f in zip(wanted, found, strict=True)):
                 raise CorruptFile(

@@ -23,11 +23,12 @@ from llamacli.families.config import Config, values_of
 from llamacli.families.general import DESCRIBING_FILES, general_metadata, name_for_engine
 from llamacli.families.mapping import map_tensors, plain_name
 from llamacli.families.registry import family_of
+from llamacli.families.rope import rope_warnings
 from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile, Stream
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, string, u32
-from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all
+from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all, row_count
 from llamacli.formats.safetensors import StoredTensor
 from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
 from llamacli.quantize.lora import adapter_metadata, adapter_tensors, is_transposed
@@ -129,13 +130,17 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
             stored = merged(stored, adapters, {name: plain_name(name) for name in stored})
         config = config.derived(scalars=_scalars(stored, family.scalars))
         tensors = map_tensors(stored, family, config)
+        _refuse_integers(tensors, stored)
         keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
-        warnings = tuple(family.warnings(config))
+        warnings = (*family.warnings(config), *rope_warnings(tensors, config, family.name))
         if config.tied and "output.weight" in tensors:
             warnings += (
                 "config.json ties the output to the embedding, but the two are stored and differ; both are kept",
             )
-    vocabulary = read_vocabulary(source, checkpoint.config, tensors["token_embd.weight"].shape[0])
+    rows = tensors["token_embd.weight"].shape[0]
+    if int(config.get("vocab_size", default=0)) > rows:
+        warnings += (f"config.json has a vocab_size of {config.get('vocab_size'):,}, the embedding {rows:,} rows",)
+    vocabulary = read_vocabulary(source, checkpoint.config, rows)
     shapes = {name: rows.shape for name, rows in tensors.items()}
     general = general_metadata(source.name, _describing(source), family.name, shapes)
     title = name_for_engine(str(general["general.name"].value), family.name, vocabulary.tokens)
@@ -161,6 +166,21 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     )
 
 
+_NO_WEIGHTS = ("I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL", "C64")
+
+
+def _refuse_integers(tensors: Mapping[str, Rows], stored: Mapping[str, Rows]) -> None:
+    """Raises Unsupported that names the first tensor whose numbers, read as they are, are of a type that no weights have."""
+    plain = [rows for rows in stored.values() if isinstance(rows, StoredTensor) and rows.stored in _NO_WEIGHTS]
+    for rows in tensors.values() if plain else ():
+        source = _first_stored(rows)
+        if source is not None and any(source is other for other in plain):
+            raise Unsupported(
+                f"tensor {source.name!r} holds numbers of type {source.stored}, which are not weights",
+                "the checkpoint is quantized in a way that config.json does not tell; use the original",
+            )
+
+
 def _describing(source: Source) -> dict[str, bytes]:
     files = source.files()
     return {name: source.read(name) for name in DESCRIBING_FILES if name in files}
@@ -181,7 +201,8 @@ def _stored(name: str, rows: Rows) -> TensorType:
 
 
 def _must_be_f32(name: str, rows: Rows) -> bool:
-    return len(rows.shape) < 2 or ALWAYS_F32.fullmatch(name) is not None
+    """Vectors, also such as have the shape of a matrix of one row (a classifier of one score)."""
+    return row_count(rows.shape) == 1 or ALWAYS_F32.fullmatch(name) is not None
 
 
 def _shard_numbers(tensors: Mapping[str, Rows], checkpoint: Checkpoint) -> dict[str, int]:

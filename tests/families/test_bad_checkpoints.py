@@ -80,6 +80,20 @@ CASES: dict[str, tuple[str, Break, int, str]] = {
     "an untied model without its output": ("qwen2", lost("lm_head.weight"), 9, "output.weight"),
     "a vocabulary larger than the embedding": (
         "qwen3", lambda case: case["tensors"].update({"model.embed_tokens.weight": [200, 64]}), 9, "200 rows"),
+    "a norm with a bias": ("llama", added("model.norm.bias", 64), 11, "'model.norm.bias'"),
+    "a bias that the graph does not have": ("qwen3", added("model.layers.0.self_attn.o_proj.bias", 64), 11, "o_proj.bias"),
+    "heads wider than the graph has them": ("qwen2", configured(head_dim=24), 11, "head_dim 24"),
+    "a matrix the other way round": ("llama", added("model.layers.0.mlp.up_proj.weight", 64, 96), 9, "blk.0.ffn_up"),
+    "more heads of keys than there are": ("llama", configured(num_key_value_heads=4), 9, "blk.0.attn_k"),
+    "an output beside a tied embedding": ("gemma", added("lm_head.weight", 320, 64), 11, "'lm_head.weight'"),
+    "a rope in bands": (
+        "qwen2", configured(rope_scaling={"rope_type": "llama3", "factor": 8.0}), 11, "rope scaling of type 'llama3'"),
+    "a long rope": ("qwen3", configured(rope_scaling={"rope_type": "longrope", "factor": 8.0}), 11, "type 'longrope'"),
+    "no class and a type that nobody knows": (
+        "llama", configured(architectures=None, model_type="gigamodel"), 11, "architecture gigamodel"),
+    "neither class nor type": ("llama", configured(architectures=[], model_type=None), 11, "names no architecture"),
+    "a word for the way weights are stored": ("llama", configured(quantization_config="fp8"), 9, "quantization_config"),
+    "an unknown way to store weights": ("llama", configured(quantization_config={"quant_method": "hqq"}), 11, "hqq"),
 }  # fmt: skip
 
 
@@ -93,6 +107,116 @@ def test_one_line_names_what_does_not_fit(name: str, tmp_path: Path, invoke: Cal
     assert (done.code, words in done.err) == (code, True), done.err
     assert len(done.err.splitlines()) <= 2
     assert not (tmp_path / "out.gguf").exists()
+
+
+NAME = "model.layers.1.mlp.up_proj.weight"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4976698672\n"
+
+
+def written(name: str, content: bytes) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def removed(*names: str) -> Callable[[Path], Any]:
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def cut(end: int) -> Callable[[Path], Any]:
+    file = "model.safetensors"
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:end])
+
+
+def described(**values: Any) -> Callable[[Path], Any]:
+    def change(folder: Path) -> None:
+        raw = (folder / "model.safetensors").read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + length])
+        header[NAME].update(values)
+        text = json.dumps(header).encode()
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+
+    return change
+
+
+FILES: dict[str, tuple[Callable[[Path], Any], int, str]] = {
+    "weights that are cut off": (cut(-100), 9, "model.safetensors is truncated"),
+    "a header that is cut off": (cut(500), 9, "model.safetensors is truncated"),
+    "weights without a byte": (cut(0), 9, "model.safetensors is too short"),
+    "weights that were not fetched": (written("model.safetensors", POINTER), 9, "Git LFS pointer"),
+    "numbers of another size": (described(dtype="F32"), 9, NAME),
+    "numbers of no known type": (described(dtype="F9_E4M4"), 11, NAME),
+    "integers": (described(dtype="I16"), 11, NAME),
+    "a shape the other way round": (described(shape=[64, 96]), 9, "blk.1.ffn_up"),
+    "two tensors in one place": (described(data_offsets=[0, 12288]), 9, "overlaps"),
+    "no folder's worth of files": (removed("config.json", "model.safetensors", "tokenizer.json"), 11, "no config.json"),
+    "a configuration that is cut off": (written("config.json", b'{"architectures": ['), 9, "config.json is not valid JSON"),
+    "a configuration in another encoding": (written("config.json", b'{"a": "\xe9"}'), 9, "config.json is not valid JSON"),
+    "a list for a configuration": (written("config.json", b"[]"), 9, "config.json is not a JSON object"),
+    "no tokenizer": (removed("tokenizer.json", "tokenizer_config.json"), 11, "has no tokenizer"),
+    "a tokenizer that was not fetched": (written("tokenizer.json", POINTER), 9, "tokenizer.json is a Git LFS pointer"),
+    "a tokenizer without a vocabulary": (written("tokenizer.json", b"{}"), 9, "tokenizer.json has no model"),
+    "pickled weights": (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), 11, "pickled"),
+    "an index that is cut off": (written("model.safetensors.index.json", b"{"), 9, "index.json is not valid JSON"),
+    "an index of nothing": (written("model.safetensors.index.json", b"{}"), 9, "has no weight_map"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_line_names_the_file_that_is_bad(name: str, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    break_it, code, words = FILES[name]
+    case = json.loads((ROOT / "tests" / "data" / "families" / "llama.json").read_text())
+    write_checkpoint(tmp_path / "bad", case["config"], {key: tuple(shape) for key, shape in case["tensors"].items()})
+    break_it(tmp_path / "bad")
+    done = invoke("quantize", tmp_path / "bad", tmp_path / "out.gguf", "-q", "F32")
+    assert (done.code, words in done.err) == (code, True), done.err
+    assert len(done.err.splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+WARNED: dict[str, tuple[str, Break, str]] = {
+    "yarn with corners of its own": (
+        "qwen2", configured(rope_scaling={"rope_type": "yarn", "factor": 4.0, "beta_fast": 8}), "beta_fast 8"),
+    "a rope that stretches": ("llama", configured(rope_scaling={"rope_type": "dynamic", "factor": 4.0}), "stretch the rope"),
+    "a window": ("llama", configured(sliding_window=16), "only up to 16 tokens"),
+    "a vocabulary larger than the embedding": ("llama", configured(vocab_size=400), "vocab_size of 400"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_what_the_engine_computes_otherwise_is_said(name: str, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    family, change, words = WARNED[name]
+    case = json.loads((ROOT / "tests" / "data" / "families" / f"{family}.json").read_text())
+    change(case)
+    write_checkpoint(tmp_path / "bad", case["config"], {key: tuple(shape) for key, shape in case["tensors"].items()})
+    done = invoke("quantize", tmp_path / "bad", "--dry-run", "-q", "F32")
+    assert done.code == 0, done.err
+    assert words in done.err + done.out
+
+
+@pytest.mark.parametrize("front", ["module.", "_orig_mod.", "base_model.model.", "module._orig_mod."])
+def test_what_a_trainer_puts_in_front_of_names_is_taken_off(
+    front: str, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    case = json.loads((ROOT / "tests" / "data" / "families" / "llama.json").read_text())
+    tensors = {f"{front}{key}": tuple(shape) for key, shape in case["tensors"].items()}
+    write_checkpoint(tmp_path / "trained", case["config"], tensors)
+    done = invoke("quantize", tmp_path / "trained", tmp_path / "out.gguf", "-q", "F32")
+    assert done.code == 0, done.err
+    assert set(digests(read_gguf(tmp_path / "out.gguf"))) == set(case["peer_tensors"])
+
+
+@pytest.mark.parametrize("family", ["gemma", "command_r"])
+def test_a_tied_embedding_may_be_stored_twice_in_a_family_without_an_output(
+    family: str, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    case = json.loads((ROOT / "tests" / "data" / "families" / f"{family}.json").read_text())
+    values = {name: values_of(name, tuple(shape)) for name, shape in case["tensors"].items()}
+    write_checkpoint(tmp_path / "twice", case["config"], {})
+    twice = {"lm_head.weight": values["model.embed_tokens.weight"], **values}
+    write_tensors(tmp_path / "twice" / "model.safetensors", twice)
+    done = invoke("quantize", tmp_path / "twice", tmp_path / "out.gguf", "-q", "F32")
+    assert done.code == 0, done.err
+    assert set(digests(read_gguf(tmp_path / "out.gguf"))) == set(case["peer_tensors"])
 
 
 Parts = dict[str, str]
