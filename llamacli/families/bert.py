@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from llamacli.families.base import Expected, Family, Key, Rule
-from llamacli.families.config import Config
-from llamacli.families.decoder import CONTEXT_NAMES, DECODER_KEYS, POOLING, always
+from llamacli.families.config import CONTEXT_NAMES, Config
+from llamacli.families.decoder import DECODER_KEYS, HEAD_WIDTHS, POOLING, always
 from llamacli.families.transforms import rows_of
 from llamacli.formats.gguf_values import Value, ValueType, array, boolean, u32
 from llamacli.formats.rows import Rows
@@ -32,10 +32,18 @@ def _classifies(config: Config) -> bool:
     return config.architecture.endswith("ForSequenceClassification")
 
 
+def _pooling(config: Config) -> Value | None:
+    """A classifier's scores are what its file is for."""
+    return u32(RANK) if _classifies(config) else POOLING.value(config)
+
+
+RANK = 4
+"""ggml's number for a score in place of a vector."""
+
 ENCODER_KEYS = (
     *DECODER_KEYS,
     Key("attention.causal", always(boolean(False))),
-    POOLING,
+    Key("pooling_type", _pooling),
     Key("tokenizer.ggml.token_type_count", lambda config: u32(config.get("type_vocab_size", default=1))),
 )
 CLASSIFIER_LABELS = Key("classifier.output_labels", _labels)
@@ -49,7 +57,11 @@ LEFT_OUT = (
 )  # fmt: skip
 """Heads for training; a masked language model is converted as the encoder that it contains."""
 
-CLASSIFIER = (Rule(r"classifier\.(weight|bias)", rename=r"classifier.out_proj.\1"),)
+CLASSIFIER = (
+    Rule(r"pooler\.dense\.(weight|bias)", rename=r"classifier.dense.\1"),
+    Rule(r"classifier\.(weight|bias)", rename=r"classifier.out_proj.\1"),
+)
+"""BERT's pooler is the first of two layers, with a tanh between them, as RoBERTa's classifier is."""
 
 
 def _ff(config: Config) -> int:
@@ -144,7 +156,7 @@ NOMIC_BERT = Family(
     name="nomic-bert",
     title="Nomic Embed 1 and 1.5",
     architectures=("NomicBertModel",),
-    keys=(*ENCODER_KEYS, Key("context_length", _nomic_context)),
+    keys=(*ENCODER_KEYS, *HEAD_WIDTHS, Key("context_length", _nomic_context)),
     rename=_plain,
     rules=LEFT_OUT,
     expected=(

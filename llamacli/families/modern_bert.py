@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from llamacli.families.base import Expected, Family, Key, Rule
-from llamacli.families.bert import BERT, ENCODER_KEYS, LEFT_OUT
+from llamacli.families.bert import BERT, CLASSIFIER, CLASSIFIER_LABELS, ENCODER_KEYS, LEFT_OUT
 from llamacli.families.cohere import NO_SCALING
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, DECODER_TENSORS, POOLING, VOCAB_SIZE, always, count, real
-from llamacli.formats.gguf_values import Value, boolean, string
+from llamacli.formats.gguf_values import Value, boolean, string, u32
 
 
 def _activation(config: Config) -> Value | None:
@@ -15,10 +15,17 @@ def _activation(config: Config) -> Value | None:
     return None if name is None else string(name)
 
 
+def _classifier_pooling(config: Config) -> Value | None:
+    """What its head is given: the mean of all positions, or the first."""
+    if not config.architecture.endswith("ForSequenceClassification"):
+        return None
+    return u32({"mean": 1, "cls": 2}[config.get("classifier_pooling", default="cls")])
+
+
 MODERN_BERT = BERT.override(
     name="modern-bert",
     title="ModernBERT",
-    architectures=("ModernBertModel", "ModernBertForMaskedLM"),
+    architectures=("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"),
     keys=(
         *ENCODER_KEYS,
         Key("attention.sliding_window", count("local_attention")),
@@ -26,8 +33,10 @@ MODERN_BERT = BERT.override(
         NO_SCALING, VOCAB_SIZE,
         Key("hidden_activation", _activation),
         Key("attention.layer_norm_epsilon", real("layer_norm_eps", "norm_eps")),
+        Key("classifier.pooling_type", _classifier_pooling),
+        CLASSIFIER_LABELS,
     ),
-    rules=LEFT_OUT,
+    rules=(*LEFT_OUT, *CLASSIFIER),
     expected=(
         Expected("token_embd.weight", lambda c: (-1, c.hidden)),
         Expected("token_embd_norm.weight", lambda c: (c.hidden,)),
