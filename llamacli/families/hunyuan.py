@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llamacli.families.base import Expected, Family, Key
-from llamacli.families.config import Config
+from llamacli.families.config import CONTEXT_NAMES, Config
 from llamacli.families.decoder import (
     ATTENTION,
     DECODER_KEYS,
@@ -35,10 +35,20 @@ def _theta(config: Config) -> Value | None:
     return f32(theta * alpha ** (dim / (dim - 2)) if alpha else theta)
 
 
+def _context(config: Config) -> Value:
+    """Models with this alpha were trained for 256k tokens; the configuration still has the length before it."""
+    given = config.integer(*CONTEXT_NAMES)
+    return u32(max(given, STRETCHED_CONTEXT) if _alpha(config) == STRETCHING_ALPHA else given)
+
+
+STRETCHING_ALPHA, STRETCHED_CONTEXT = 1000.0, 256 * 1024
+
 STRETCHED = (
+    Key("context_length", _context),
     Key("rope.freq_base", _theta),
     Key("rope.scaling.type", lambda c: string("none") if _alpha(c) else None),
     Key("rope.scaling.factor", lambda c: f32(1.0) if _alpha(c) else None),
+    Key("rope.scaling.original_context_length", lambda c: _context(c) if _alpha(c) == STRETCHING_ALPHA else None),
 )
 
 HUNYUAN_DENSE = Family(

@@ -10,7 +10,7 @@ from llamacli.families.decoder import EMBEDDING, OUTPUT, OUTPUT_NORM, count
 from llamacli.families.deepseek import DEEPSEEK2
 from llamacli.families.mamba import decay
 from llamacli.families.moe import expert_tensors, moe_width
-from llamacli.formats.gguf_values import ValueType, array, u32
+from llamacli.formats.gguf_values import Value, ValueType, array, u32
 from llamacli.formats.rows import Reshaped, Rows
 
 
@@ -34,6 +34,12 @@ def _routed(config: Config, block: int) -> bool:
     return block >= int(config.get("first_k_dense_replace", default=1))
 
 
+def _groups(config: Config) -> Value | None:
+    """Left out where all experts are one group."""
+    groups = int(config.get("num_expert_group", "n_group", default=1))
+    return u32(groups) if groups > 1 else None
+
+
 def _convolution(rows: Rows, config: Config) -> Rows:
     return Reshaped(rows, (1, rows.shape[0], 1, rows.shape[-1]))
 
@@ -50,7 +56,7 @@ KIMI_LINEAR = DEEPSEEK2.override(
         Key("kda.head_dim", lambda c: u32(_HEAD_DIM(c))),
         Key("leading_dense_block_count", count("first_k_dense_replace")),
         Key("expert_shared_count", count("num_shared_experts", "n_shared_experts")),
-        Key("expert_group_count", count("num_expert_group", "n_group")),
+        Key("expert_group_count", _groups),
     ),
     rules=(
         Rule(r".*\.[qkv]_conv1d\.weight", _convolution),

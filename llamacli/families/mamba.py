@@ -7,12 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from llamacli.families.base import Expected, Family, Key, Rule
-from llamacli.families.config import Config
-from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, OUTPUT_NORM, always, count, partial_factor, real
+from llamacli.families.config import CONTEXT_NAMES, Config
+from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, OUTPUT_NORM, always, count, real
 from llamacli.families.granite import GRANITE_MOE
 from llamacli.families.moe import experts
+from llamacli.families.rope import partial_factor
 from llamacli.families.transforms import chain, interleave_rope, squeeze
-from llamacli.formats.gguf_values import ValueType, array, boolean, u32
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, u32
 from llamacli.formats.rows import Mapped, Reshaped, Rows
 
 
@@ -68,6 +69,18 @@ def _without_state_space(config: Config) -> Family | None:
     return _PLAIN_MOE if experts(config) else _PLAIN
 
 
+def _rotates(config: Config) -> bool:
+    return bool(config.get("position_embedding_type") == "rope")
+
+
+def _context(config: Config) -> Value:
+    """Without positions there is no length that it was made for."""
+    return u32(config.integer(*CONTEXT_NAMES) if _rotates(config) else 1 << 20)
+
+
+ROPE_SWITCH = Key("rope.scaling.finetuned", lambda c: boolean(_rotates(c)))
+"""By this the engine decides whether a Granite has positions."""
+
 GRANITE_HYBRID = GRANITE_MOE.override(
     name="granitehybrid",
     title="Granite 4 hybrid",
@@ -83,8 +96,8 @@ GRANITE_HYBRID = GRANITE_MOE.override(
             "attention.head_count_kv",
             lambda c: array(ValueType.INT32, [c.kv_heads if _attends(c, block) else 0 for block in range(c.blocks)]),
         ),
-        Key("rope.scaling.finetuned", lambda c: boolean(False)),
-        Key("context_length", lambda c: u32(1 << 20)),
+        ROPE_SWITCH,
+        Key("context_length", _context),
     ),
     rules=(*MAMBA2_RULES, *GRANITE_MOE.rules),
     expected=(
@@ -174,12 +187,11 @@ MAMBA1 = Family(
     example="tiiuae/falcon-mamba-7b-instruct",
 )  # fmt: skip
 
-_PLAIN = GRANITE_MOE.override(
-    name="granite", title="Granite 4 without state space", architectures=(), example="ibm-granite/granite-4.0-micro"
-)
 _PLAIN_MOE = GRANITE_MOE.override(
-    title="Granite 4 MoE without state space", architectures=(), example="ibm-granite/granite-4.0-micro"
-)
+    title="Granite 4 MoE without state space", architectures=(), keys=(*GRANITE_MOE.keys, ROPE_SWITCH),
+    example="ibm-granite/granite-4.0-micro",
+)  # fmt: skip
+_PLAIN = _PLAIN_MOE.override(name="granite", title="Granite 4 without state space")
 
 BAMBA = GRANITE_HYBRID.override(
     title="Bamba",

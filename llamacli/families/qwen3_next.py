@@ -135,9 +135,7 @@ def _attends(config: Config, block: int) -> bool:
     return (block + 1) % int(config.get("full_attention_interval", default=4)) == 0
 
 
-def _recurrent(config: Config) -> Value | None:
-    if config.get("layer_types") is None:
-        return None
+def _recurrent(config: Config) -> Value:
     flags = [not _attends(config, block) for block in range(config.blocks)]
     return array(ValueType.BOOL, flags + [False] * (with_further_blocks(config) - config.blocks))
 
