@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.runtime.engine import EngineSettings
@@ -36,23 +37,22 @@ def main() -> int:
     with open_engine(arguments.model, settings) as engine:
         rows = [engine.tokens((Span(text, False),)) for text in texts(arguments.rows)]
         sampling = Sampling(temp=0, predict=arguments.predict)
-        alone, seconds_alone = one_by_one(engine, rows, sampling)
-        together, seconds_together = in_batches(engine, rows, sampling, arguments.slots, exact=False)
-        exact, seconds_exact = in_batches(engine, rows, sampling, 1, exact=True)
+        alone, took_alone = one_by_one(engine, rows, sampling)
+        together, took_together = in_batches(engine, rows, sampling, arguments.slots, exact=False)
+        exact, took_exact = in_batches(engine, rows, sampling, 1, exact=True)
         pairs = zip(rows, alone, together, strict=True)
         gaps = [gap(engine, row, one, other) for row, one, other in pairs if one != other]
     wrong = sum(one != other for one, other in zip(alone, exact, strict=True))
-    faster = seconds_alone / seconds_together
     print(f"{len(rows)} rows, {sum(map(len, alone))} tokens of answers, {arguments.slots} sequences")
-    print(f"one by one {seconds_alone:.1f} s; together {seconds_together:.1f} s, {faster:.2f} times as fast")
-    print(f"rows a second: {len(rows) / seconds_alone:.1f} one by one, {len(rows) / seconds_together:.1f} together")
+    print(f"one by one {took_alone}; together {took_together}; with --exact {took_exact}")
+    faster, less = took_alone.wall / took_together.wall, took_alone.processor / took_together.processor
+    print(f"together is {faster:.2f} times as fast, {less:.2f} times by processor time")
+    print(f"rows a second: {len(rows) / took_alone.wall:.1f} one by one, {len(rows) / took_together.wall:.1f} together")
     if arguments.processes:
         each = as_processes(arguments)
-        print(
-            f"as processes of their own {each:.2f} s a row: map is {each * len(rows) / seconds_together:.1f} times as fast"
-        )
-    print(f"differ: {len(gaps)} rows ({100 * len(gaps) / len(rows):.1f} %)")
-    print(f"with --exact: {wrong} differ, {seconds_exact:.1f} s")
+        ratio = each * len(rows) / took_together.wall
+        print(f"as processes of their own {each:.2f} s a row: map is {ratio:.1f} times as fast")
+    print(f"differ: {len(gaps)} rows ({100 * len(gaps) / len(rows):.1f} %), with --exact {wrong}")
     if gaps:
         print(
             f"where they part, the two best logits are at most {max(gaps):.4f} apart, median {statistics.median(gaps):.4f}"
@@ -103,24 +103,43 @@ def as_processes(arguments: argparse.Namespace) -> float:
 Answers = list[tuple[int, ...]]
 
 
-def one_by_one(engine: LlamaEngine, rows: list[list[int]], sampling: Sampling) -> tuple[Answers, float]:
+@dataclass
+class Took:
+    """Wall and processor seconds of a block."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    def __enter__(self) -> Took:
+        self.wall, self.processor = -time.perf_counter(), -time.process_time()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.wall += time.perf_counter()
+        self.processor += time.process_time()
+
+    def __str__(self) -> str:
+        return f"{self.wall:.1f} s (processor {self.processor:.1f} s)"
+
+
+def one_by_one(engine: LlamaEngine, rows: list[list[int]], sampling: Sampling) -> tuple[Answers, Took]:
     """Each row as `run` answers it."""
-    started, answers = time.perf_counter(), []
-    for row in rows:
-        engine.forget()
-        answers.append(tuple(piece.token for piece in engine.generate(row, sampling) if piece.token is not None))
-    return answers, time.perf_counter() - started
+    answers = []
+    with Took() as took:
+        for row in rows:
+            engine.forget()
+            answers.append(tuple(piece.token for piece in engine.generate(row, sampling) if piece.token is not None))
+    return answers, took
 
 
 def in_batches(
     engine: LlamaEngine, rows: list[list[int]], sampling: Sampling, slots: int, *, exact: bool
-) -> tuple[Answers, float]:
+) -> tuple[Answers, Took]:
     """The rows as `map` answers them."""
-    started = time.perf_counter()
-    with Parallel(engine, slots, exact=exact) as parallel:
+    with Took() as took, Parallel(engine, slots, exact=exact) as parallel:
         jobs = (Job(number, row, sampling) for number, row in enumerate(rows))
         found = {outcome.number: outcome.tokens for outcome in parallel.run(jobs)}
-    return [found[number] for number in range(len(rows))], time.perf_counter() - started
+    return [found[number] for number in range(len(rows))], took
 
 
 def gap(engine: LlamaEngine, row: list[int], one: tuple[int, ...], other: tuple[int, ...]) -> float:
