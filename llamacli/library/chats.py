@@ -234,7 +234,7 @@ class Chats:
             if found:
                 names = ", ".join(f"{chat.id} ({chat.label()})" for chat in found[:5])
                 raise NotFound(f"several conversations fit {wanted!r}", f"name one by its id: {names}")
-        raise NotFound(f"no conversation {wanted!r}", "/sessions in a chat lists them")
+        raise NotFound(f"no conversation {wanted!r}", "llamacli sessions lists them")
 
     def remove(self, chat: Chat) -> None:
         """Delete a conversation, and the pasted pictures that no other one shows. Raises OSError."""
