@@ -32,7 +32,7 @@ from llamacli.runtime import bindings
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.copied_weights import CopiedWeights
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import Evaluator, check_settings, whole_cells
+from llamacli.runtime.evaluator import ROWS, Evaluator, check_settings, whole_cells
 from llamacli.runtime.heap import give_back, keep_little
 from llamacli.runtime.interrupts import Held
 from llamacli.runtime.known_text import known_text
@@ -101,6 +101,7 @@ class LlamaEngine:
         self.load_seconds = time.perf_counter() - started
         self.seed = 0
         """The seed of the last answer."""
+        self._told: list[int] = []
         self._read_tokens, self._read_seconds = 0, 0.0
         """What reading prompts has taken so far."""
         self.prefixes: PrefixCache | None = None
@@ -250,6 +251,7 @@ class LlamaEngine:
         self, compute: Evaluator, sampler: Sampler, tokens: list[int], sampling: Sampling, visible: Container[int]
     ) -> Iterator[Piece]:
         started = time.perf_counter()
+        self._told = []
         cached = compute.keep(tokens)
         if self.prefixes is not None:
             cached = self.prefixes.restore(compute, tokens, cached)
@@ -271,6 +273,7 @@ class LlamaEngine:
             pieces = self._pieces(compute, sampler, sampling.predict, writer, drafted)
             for piece in pieces if sampling.logprobs is None else self._likely(compute, pieces, sampling.logprobs):
                 produced += 1
+                self._told.append(piece.token or 0)
                 yield piece
             tail, finish = writer.finish(), writer.ended
         usage = Usage(
@@ -349,6 +352,27 @@ class LlamaEngine:
             raise Interrupted("stopped while the prompt was read")
         compute.check_logits(self.vocab.size)
         return list(self._lib.llama_get_logits_ith(compute.context, -1)[: self.vocab.size])
+
+    def shares_of_last(self) -> list[float]:
+        """The probability of each token of the last answer, evaluated again; nothing where that cannot be done."""
+        from llamacli.runtime.probabilities import Likelihoods
+
+        compute, told = self._compute, self._told
+        for evaluated in (len(told), len(told) - 1):  # perhaps nothing followed the last token
+            start = len(compute.cells) - evaluated - 1
+            if told and start >= 0 and compute.cells[start + 1 :] == told[:evaluated]:
+                break
+        else:
+            return []
+        steps = [compute.cells[start], *told[:-1]]
+        if not compute.cut(start):
+            return []
+        likelihoods, out = Likelihoods(self._lib, self.vocab.size, 0), []
+        for place in range(0, len(steps), ROWS):
+            compute.step_all(steps[place : place + ROWS])
+            for row, token in enumerate(told[place : place + ROWS]):
+                out.append(math.exp(likelihoods.of(compute.context, token, row).log_probability))
+        return out
 
     def stop(self) -> None:
         """End a running `generate` soon. May be called from a signal handler or another thread."""

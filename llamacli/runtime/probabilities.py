@@ -27,10 +27,10 @@ class Likelihoods:
         self._numpy, self._lib = numpy, library
         self._size, self._best = vocabulary_size, min(best, vocabulary_size)
 
-    def of(self, context: Any, token: int) -> TokenLikelihood:
-        """How likely `token` was, given the logits that stand in `context` (float32, one for each token)."""
+    def of(self, context: Any, token: int, row: int = -1) -> TokenLikelihood:
+        """How likely `token` was, given a row of the logits that stand in `context` (float32, one for each token)."""
         np = self._numpy
-        logits = np.ctypeslib.as_array(self._lib.llama_get_logits_ith(context, -1), (self._size,))
+        logits = np.ctypeslib.as_array(self._lib.llama_get_logits_ith(context, row), (self._size,))
         highest = float(logits.max())
         total = highest + math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
         best: tuple[tuple[int, float], ...] = ()

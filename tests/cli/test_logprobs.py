@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support import Result
 
 from llamacli.cli.app import invoke as invoke_app
@@ -47,11 +48,27 @@ def test_run_tells_them_on_request(converted: Callable[..., Path], invoke: Calla
     assert "logprobs" not in invoke("run", model, "Tell me a story", *flags).json
 
 
-def test_heat_counts_from_when_it_is_asked_for(converted: Callable[..., Path], context: Callable[..., Context]) -> None:
-    here = replace(context(), stdin=io.StringIO("Hello\n/heat\n/regen\n/heat\n"))
+@pytest.mark.parametrize("predict", [1, 8, 9, 17, -1])
+def test_they_are_found_out_afterwards(converted: Callable[..., Path], predict: int) -> None:
+    with open_engine(converted("tinystories-chat-2m", "F32"), EngineSettings(threads=1)) as engine:
+        tokens = engine.tokens((Span("Once upon a time", False),))
+        sampling = Sampling(temp=0.9, seed=4, predict=predict)
+        pieces = [p for p in engine.generate(tokens, replace(sampling, logprobs=0)) if p.token is not None]
+        told = [p for p in engine.generate(tokens, sampling) if p.token is not None]
+        assert [p.token for p in told] == [p.token for p in pieces]
+        shares = engine.shares_of_last()
+        assert len(shares) == len(told) and engine.shares_of_last() == pytest.approx(shares, abs=1e-3)
+        assert shares == pytest.approx([piece.probability for piece in pieces], abs=1e-3)
+        usage = list(engine.generate([*tokens, *(p.token or 0 for p in told), 5], sampling))[-1].usage
+        assert usage is not None and usage.cached >= len(tokens) + len(told) - 1, "what was read stays read"
+        engine.forget()
+        assert engine.shares_of_last() == []
+
+
+def test_heat_shows_the_last_answer_at_once(converted: Callable[..., Path], context: Callable[..., Context]) -> None:
+    here = replace(context(), stdin=io.StringIO("Hello\n/heat\nHello\n"))
     model = converted("tinystories-chat-2m", "Q8_0")
     assert invoke_app(["chat", str(model), "--temp", "0", "-t", "1", "-n", "8"], here) == 0
     err = here.console.err
     assert isinstance(err, io.StringIO)
-    assert "from now on" in err.getvalue()
-    assert "least likely:" in err.getvalue()
+    assert "least likely:" in err.getvalue() and "from now on" not in err.getvalue()

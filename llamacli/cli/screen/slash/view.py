@@ -11,6 +11,7 @@ from llamacli.cli.screen.status import meter_of, speed_of
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
+    from llamacli.cli.screen.answer import Answer
     from llamacli.cli.screen.talk import Talk
 
 _HEAT = ((0.9, ""), (0.5, "32"), (0.2, "33"), (0.0, "31"))
@@ -53,7 +54,7 @@ def _ctx(talk: Talk, argument: str) -> None:
 def _heat(talk: Talk, argument: str) -> None:
     if talk.last is None:
         raise UsageError("there is no answer yet")
-    tokens = talk.last.tokens
+    tokens = talk.last.tokens or _found_again(talk, talk.last)
     if not tokens:
         talk.sampling = replace(talk.sampling, logprobs=talk.sampling.logprobs or 0)
         talk.say("the last answer has no probabilities; from now on they are counted: /regen, then /heat")
@@ -63,6 +64,17 @@ def _heat(talk: Talk, argument: str) -> None:
         talk.write(colored + "\n")
     doubtful = sorted(tokens, key=lambda token: token[1])[:5]
     talk.say("least likely: " + ", ".join(f"{text.strip()!r} {100 * share:.0f} %" for text, share in doubtful))
+
+
+def _found_again(talk: Talk, answer: Answer) -> list[tuple[str, float]]:
+    """The probabilities of an answer that was told without them, if the model still has it in mind."""
+    shares = talk.model.engine.shares_of_last()
+    texts = talk.model.session.written[-len(shares) - 1 : -1]
+    tokens = [(text, share) for text, share in zip(texts, shares, strict=False) if text]
+    while tokens and len("".join(text for text, _ in tokens[1:])) >= len(answer.text):
+        tokens.pop(0)  # thoughts before the answer
+    answer.tokens = tokens
+    return tokens
 
 
 def _colored(text: str, probability: float) -> str:
