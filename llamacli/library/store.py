@@ -66,11 +66,12 @@ class HubCache:
             entries = [e for e in os.scandir(f"{self._folder(repo)}/snapshots") if e.is_dir()]
         except OSError:
             return []
+        if len(entries) < 2 and not revision:
+            return [Snapshot(repo, e.name, e.path) for e in entries]
         current = self.ref(repo, revision or "main")
         if revision:
             entries = [e for e in entries if e.name == current or (len(revision) >= 7 and e.name.startswith(revision))]
-        if len(entries) > 1:
-            entries.sort(key=lambda e: (e.name != current, -e.stat().st_mtime))
+        entries.sort(key=lambda e: (e.name != current, -e.stat().st_mtime))
         return [Snapshot(repo, e.name, e.path) for e in entries]
 
     def blob(self, repo: str, digest: str) -> Path:

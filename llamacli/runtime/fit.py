@@ -77,7 +77,7 @@ def estimate(
     swa_full: bool = True,
     outputs: int = 1,
 ) -> Need:
-    """The need, from the header alone: weights to the byte, cache of attention layers, buffers within about 10 %.
+    """The need on the processor, from the header alone: weights and cache to the byte, all together within about 3 %.
 
     `outputs` are the tokens of a batch whose logits are wanted at once.
     """
@@ -85,7 +85,8 @@ def estimate(
     weights = sum(tensor.size_bytes for tensor in gguf.tensors)
     cache = cache_bytes(gguf, context, BY_NAME[type_k.upper()], BY_NAME[type_v.upper()], ubatch, swa_full)
     compute = _compute(gguf, context, ubatch, min(outputs, ubatch, context))
-    return Need(context, weights, cache, compute, program_bytes(gguf))
+    copied = any(tensor.type.name in COPIED for tensor in gguf.tensors)
+    return Need(context, weights, cache, compute, program_bytes(gguf) + (held_twice(gguf) if copied else 0))
 
 
 def memory_needed(
@@ -131,7 +132,8 @@ def _asked(path: Path, settings: EngineSettings, swa_full: bool) -> Need:
     said = laid_out(path, settings, swa_full=swa_full)
     cache, compute = logged_sizes(said.lines)
     gguf = read_gguf(path, arrays="skip")
-    program = program_bytes(gguf) + _held_twice(gguf, said.lines)
+    copied = any("CPU_REPACK model buffer" in line for line in said.lines)
+    program = program_bytes(gguf) + (held_twice(gguf) if copied else 0)
     return Need(settings.ctx_size or 0, said.weights, cache, compute, program)
 
 
@@ -207,13 +209,11 @@ def rounded(context: int) -> int:
     return -(-context // STEP) * STEP
 
 
-def _held_twice(gguf: GGUF, lines: Sequence[str]) -> int:
+def held_twice(gguf: GGUF) -> int:
     """Bytes that stay mapped beside the engine's own layout of weights: between them, and of the token embeddings.
 
     Embeddings that are the output's weights too are read by rows, and as a matrix in another layout.
     """
-    if not any("CPU_REPACK model buffer" in line for line in lines):
-        return 0
     between = min(PIECE * int(gguf.get("{arch}.block_count", 0)), gguf.size_bytes)
     tensors = {tensor.name: tensor for tensor in gguf.tensors}
     embeddings = tensors.get("token_embd.weight")

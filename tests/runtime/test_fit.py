@@ -42,8 +42,8 @@ def test_the_estimate_agrees_with_the_engine(path: Path, context: int, kind: str
     guess = estimate(read_gguf(path, arrays="skip"), context, type_k=kind, type_v=kind)
     exact = memory_needed(path, context, type_k=kind, type_v=kind, gpu_layers=0)
     assert guess.weights == exact.weights
-    assert guess.cache == pytest.approx(exact.cache, rel=0.01)
-    assert guess.total == pytest.approx(exact.total, rel=0.12)
+    assert guess.cache == pytest.approx(exact.cache, rel=0.001)
+    assert guess.total == pytest.approx(exact.total, rel=0.03)
     assert guess.context == exact.context == context
 
 
