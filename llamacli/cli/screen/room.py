@@ -37,7 +37,7 @@ def make_room(talk: Talk, error: ContextOverflow) -> None:
         if not talk.confirm("go on without the oldest turns? They stay saved."):
             raise error
     gone, first = talk.path[talk.unseen : keep], talk.path[keep]
-    summary = _summary(talk, gone) if talk.overflow == "compact" else ""
+    summary = _summary(talk, gone, error) if talk.overflow == "compact" else ""
     if summary:
         talk.summarize(first.id, summary)
         talk.say(f"{SUMMARY} {summary}", dim=True)
@@ -46,8 +46,11 @@ def make_room(talk: Talk, error: ContextOverflow) -> None:
     talk.console.warn(f"the model no longer sees the {len(gone)} oldest messages; {instead}")
 
 
-def _summary(talk: Talk, nodes: list[Node]) -> str:
-    """The model's own summary of messages and of what an earlier summary stands for; nothing if it cannot make one."""
+def _summary(talk: Talk, nodes: list[Node], error: ContextOverflow) -> str:
+    """The model's own summary of messages and of what an earlier summary stands for; nothing if it cannot make one.
+
+    Raises `error` when the user stops it.
+    """
     first = nodes[0].id if nodes else ""
     before = talk.chat.summaries.get(first, "")
     lines = [f"{node.role}: {node.text}" for node in nodes]
@@ -59,6 +62,8 @@ def _summary(talk: Talk, nodes: list[Node]) -> str:
         pieces = list(talk.silently([Message("user", asked)], sampling))
     except ContextOverflow:
         return ""
+    if any(piece.finish == "cancel" for piece in pieces):
+        raise error
     return "".join(piece.text for piece in pieces if piece.kind == "answer").strip()
 
 
