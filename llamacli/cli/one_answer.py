@@ -202,6 +202,7 @@ class Run:
         )
 
     def _session(self) -> Session:
+        from llamacli.cli.conversation import seen
         from llamacli.cli.screen.model import thinking_of
         from llamacli.runtime.session import Session
 
@@ -210,8 +211,8 @@ class Run:
         return Session(
             self.engine,
             question.template,
-            system=question.system,
-            messages=work.gallery.messages(work.journal.chat.path()) if work.journal else (),
+            system="" if work.journal else question.system,
+            messages=seen(work.journal.chat, work.gallery, question.system) if work.journal else (),
             tools=work.tools or None,
             arguments=question.arguments,
             thinking=thinking_of(question.think),

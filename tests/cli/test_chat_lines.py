@@ -251,7 +251,9 @@ def test_the_oldest_turns_are_left_out_only_when_asked_and_never_silently(chat: 
     assert len(saved(tmp_path).last().chat.path()) == 24
 
 
-def test_a_summary_takes_the_place_of_the_oldest_turns_and_is_saved(chat: Chat, tmp_path: Path) -> None:
+def test_a_summary_takes_the_place_of_the_oldest_turns_and_is_saved(
+    chat: Chat, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
     done = chat(*["Tell me a story about a bird"] * 8, "/ctx", flags=(*FULL, "--overflow", "compact"))
     assert done.code == 0 and "a summary stands for them" in done.err
     tree = saved(tmp_path).last().chat
@@ -260,6 +262,9 @@ def test_a_summary_takes_the_place_of_the_oldest_turns_and_is_saved(chat: Chat, 
     assert " ".join(tree.summaries[last].split()) in " ".join(done.err.split())
     again = chat("/ctx", flags=("-C", "-c", "256"), name=None)
     assert again.code == 0 and "the model no longer sees the first" in again.err
+    everything = sum(len(node.text) for node in tree.path())
+    prompt = invoke("run", "-C", "-n", "4", "-t", "1", "--allow-truncated", "--json", "Hi").json["usage"]["prompt"]
+    assert prompt < everything / 5, "neither does run -C read what a summary stands for"
 
 
 def test_what_a_full_context_does_can_be_configured(chat: Chat, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llamacli.cli.conversation import SUMMARY
 from llamacli.errors import ContextOverflow
 from llamacli.library.chats import Node
 from llamacli.runtime.messages import Message
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 OVERFLOWS = ("stop", "drop", "compact")
 """`stop` asks a person whether to drop, and ends a chat without one."""
 
-SUMMARY = "What was said before, in short:"
 _ASKED = "Summarize this conversation in a few sentences. Keep names, numbers and what was decided."
 
 _KEPT = 0.7

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from llamacli.cli.console import Console
 from llamacli.cli.context import Context
+from llamacli.cli.conversation import seen, unseen
 from llamacli.cli.screen.answer import Answer, LiveAnswer
 from llamacli.cli.screen.attach import Attached
 from llamacli.cli.screen.interrupt import stop_on_interrupt
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.model import ChatModel
 from llamacli.cli.screen.reader import Reader
-from llamacli.cli.screen.room import SUMMARY, make_room
+from llamacli.cli.screen.room import make_room
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.table import parse
 from llamacli.cli.screen.status import share_of, status_line
@@ -167,18 +168,13 @@ class Talk:
         self._tell(answer)
 
     def seen(self) -> list[Message]:
-        """What the model sees of the conversation: a summary stands for what it no longer does."""
-        path, start = self.path, self.unseen
-        summary = self.chat.summaries.get(path[start].id, "") if start else ""
-        text = "\n\n".join(part for part in (self.chat.system, summary and f"{SUMMARY}\n{summary}") if part)
-        system = [Message("system", text)] if text else []
-        return [*system, *self.model.gallery.messages(path[start:])]
+        """What the model sees of the conversation."""
+        return seen(self.chat, self.model.gallery, self.chat.system, self.hidden)
 
     @property
     def unseen(self) -> int:
         """How many messages at the beginning the model no longer sees."""
-        summarized = [place for place, node in enumerate(self.path) if node.id in self.chat.summaries]
-        return max(self.hidden, *summarized, 0)
+        return unseen(self.chat, self.hidden)
 
     def _generate(self, sampling: Sampling) -> Answer:
         return LiveAnswer(self.console, self.look).show(self.silently(self.seen(), sampling))
