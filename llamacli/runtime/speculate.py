@@ -47,6 +47,9 @@ _MEMORY = 0.9
 _TRIALS = 3
 _VERSION = 1
 
+TRUSTED = 86400.0
+"""Seconds for which a measurement holds that speaks against drafts; one that speaks for them holds for good."""
+
 
 class Lookup:
     """A text as it grows, and what its last tokens were followed by the last time that they stood together."""
@@ -88,7 +91,9 @@ class Costs:
 
     def __init__(self, path: Path | None, key: str = "") -> None:
         self._path, self._key = path, key
-        self.of_batches: dict[int, float] = _read(path).get(key, {}) if path is not None else {}
+        self.of_batches, measured = _read(path).get(key, ({}, 0.0)) if path is not None else ({}, 0.0)
+        if self.hopeless and not 0 <= time.time() - measured < TRUSTED:
+            self.of_batches = {}  # the machine may have been busy then; it is measured once more
 
     @classmethod
     def of_model(cls, path: Path, gguf: GGUF, settings: EngineSettings, threads: tuple[int, int]) -> Costs:
@@ -145,11 +150,16 @@ class Costs:
     def _save(self) -> None:
         if self._path is None:
             return
-        kept = {**_read(self._path), self._key: self.of_batches}
+        kept = {**_read(self._path), self._key: (self.of_batches, time.time())}
+        content = {
+            "version": _VERSION,
+            "costs": {key: costs for key, (costs, _) in kept.items()},
+            "measured": {key: when for key, (_, when) in kept.items()},
+        }
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"version": _VERSION, "costs": kept}), encoding="utf-8")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
             temporary.replace(self._path)
 
 
@@ -162,12 +172,17 @@ def _timed(evaluator: Evaluator, tokens: list[int]) -> float:
     return seconds
 
 
-def _read(path: Path) -> dict[str, dict[int, float]]:
+def _read(path: Path) -> dict[str, tuple[dict[int, float], float]]:
+    """What is kept: costs, and when they were measured, in seconds since 1970."""
     try:
         content: Any = json.loads(path.read_bytes())
         found: Mapping[str, Mapping[str, float]] = content["costs"] if content["version"] == _VERSION else {}
+        times = content.get("measured", {})
         return {
-            key: {int(size): float(cost) for size, cost in costs.items() if float(cost) > 0 and int(size) in SIZES}
+            key: (
+                {int(size): float(cost) for size, cost in costs.items() if float(cost) > 0 and int(size) in SIZES},
+                float(times.get(key, 0)),
+            )
             for key, costs in found.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from llamacli.runtime import llama
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import LlamaEngine, open_engine
 from llamacli.runtime.messages import Sampling, Span
-from llamacli.runtime.speculate import SIZES, Costs, Drafts, Lookup
+from llamacli.runtime.speculate import SIZES, TRUSTED, Costs, Drafts, Lookup
 
 EXACT = EngineSettings(threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
 """Without roundings to half precision a batch computes what single tokens compute, but for the last bits."""
@@ -169,6 +170,20 @@ def test_a_machine_is_measured_once_and_after_the_answer(converted: Callable[...
     (found,) = json.loads(path.read_bytes())["costs"].values()
     assert {int(size) for size in found} <= set(SIZES) and min(found.values()) > 0
     path.write_text("{damaged")
+    assert not Costs(path, "x").known
+
+
+def test_a_verdict_against_drafts_is_reached_anew_after_a_day(tmp_path: Path) -> None:
+    path, now = tmp_path / "drafts.json", time.time()
+    against, speaks_for = {"2": 2.0, "4": 3.9}, {"2": 1.05, "4": 1.1}
+
+    def known(costs: dict[str, float], measured: float) -> bool:
+        path.write_text(json.dumps({"version": 1, "costs": {"x": costs}, "measured": {"x": measured}}))
+        return Costs(path, "x").known
+
+    assert known(against, now - 60) and not known(against, now - TRUSTED - 60) and not known(against, now + 600)
+    assert known(speaks_for, now - 60) and known(speaks_for, 0)
+    path.write_text(json.dumps({"version": 1, "costs": {"x": against}}))
     assert not Costs(path, "x").known
 
 
