@@ -318,6 +318,32 @@ def _deci_change(c: Mapping[str, Any], model: Any) -> None:
             layer.mlp = LlamaMLP(settings)
 
 
+def _baichuan_change(c: Mapping[str, Any], model: Any) -> None:
+    """Unit rows of the output where it is asked for; from 40 blocks on distances instead of angles (ALiBi, section 3)."""
+    if c.get("norm_head"):
+        model.lm_head.forward = lambda hidden: hidden @ torch.nn.functional.normalize(model.lm_head.weight).T
+    if c["num_hidden_layers"] != 40:
+        return
+    heads, width = c["num_attention_heads"], c["hidden_size"] // c["num_attention_heads"]
+    slopes = torch.tensor([2 ** (-8 * (head + 1) / heads) for head in range(heads)])
+    model.model.rotary_emb.forward = lambda hidden, position_ids: _no_angles(hidden.shape[1], width)
+    for layer in model.model.layers:
+        layer.self_attn.forward = _with_distances(layer.self_attn.forward, slopes)
+
+
+def _no_angles(length: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ones(1, length, width), torch.zeros(1, length, width)
+
+
+def _with_distances(attention: Callable[..., Any], slopes: torch.Tensor) -> Callable[..., Any]:
+    def forward(hidden_states: torch.Tensor, attention_mask: torch.Tensor, **others: Any) -> Any:
+        places = torch.arange(hidden_states.shape[1])
+        far = (places[None, :] - places[:, None]).clamp(max=0)[None, None] * slopes[None, :, None, None]
+        return attention(hidden_states=hidden_states, attention_mask=attention_mask + far, **others)
+
+    return forward
+
+
 def _same(c: Mapping[str, Any], found: State) -> State:
     return found
 
@@ -354,6 +380,8 @@ WRAPPED: Mapping[str, Wrapped] = {
         "MistralForCausalLM", _as("mistral"),
         {"model.vision_tower.vision_tower.vision_model.class_embedding": (16,), "model.mm_projector.0.weight": (64, 16)},
     ),
+    "PanguEmbeddedForCausalLM": Wrapped("LlamaForCausalLM", _as("llama", attention_bias=True), {}),
+    "LlamaBidirectionalModel": Wrapped("LlamaModel", _as("llama", is_causal=False), {}),
 }  # fmt: skip
 
 TWINS: Mapping[str, Twin] = {
@@ -367,7 +395,7 @@ TWINS: Mapping[str, Twin] = {
     ),
     "DeciLMForCausalLM": Twin("LlamaForCausalLM", _as("llama", intermediate_size=8), _deci_shapes, _same, _deci_change),
     "InternLM2ForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _internlm2_shapes, _internlm2_state),
-    "BaichuanForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _baichuan_shapes, _unpack),
+    "BaichuanForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _baichuan_shapes, _unpack, _baichuan_change),
     "XverseForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _llama_shapes, _same),
     "MiniCPMForCausalLM": Twin("GraniteForCausalLM", _minicpm_config, _llama_shapes, _same),
     "OrionForCausalLM": Twin(

@@ -132,8 +132,36 @@ ROBERTA = BERT.override(
     rules=(Rule(r"embeddings\.position_embeddings\.weight", _used_positions), *BERT.rules),
     expected=_encoder(_used_count),
     defaults={**BERT.defaults, "layer_norm_eps": 1e-5},
+    sibling=lambda config: JINA_V3 if config.get("position_embedding_type") == "rotary" else None,
     example="BAAI/bge-m3",
 )  # fmt: skip
+
+
+def _jina(name: str, config: Config) -> str:
+    """The matrices beside whose adapters, one for each task, they are stored."""
+    return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", _plain(name, config))
+
+
+JINA_V3 = BERT.override(
+    name="jina-bert-v3",
+    title="Jina Embeddings 3",
+    architectures=("JinaEmbeddingsV3Model", "JinaEmbeddingsV3ForMaskedLM"),
+    rename=_jina,
+    keys=ENCODER_KEYS,
+    rules=(Rule(r".*\.lora_[AB]", drop=True), *LEFT_OUT),
+    expected=(
+        Expected("token_embd.weight", lambda c: (-1, c.hidden)),
+        Expected("blk.{block}.attn_qkv.weight", lambda c: (3 * c.hidden, c.hidden)),
+        Expected("blk.{block}.ffn_up.weight", lambda c: (_ff(c), c.hidden)),
+    ),
+    defaults={"layer_norm_eps": 1e-5, "max_position_embeddings": 8194, "rope_theta": 20000.0},
+    warnings=lambda config: (
+        ("the adapters for tasks are left out; the file gives the vectors without them",)
+        if config.get("lora_adaptations")
+        else ()
+    ),
+    example="jinaai/jina-embeddings-v3",
+)
 
 
 def _nomic_refusals(config: Config) -> Iterable[str]:

@@ -14,16 +14,17 @@ from llamacli.families.config import Config
 _QUERY_KEY_VALUE = "attn_q attn_k attn_v attn_qkv"
 
 _LOADED: tuple[tuple[str, str], ...] = (
+    ("pangu-embedded", "+ attn_output"),
     ("apertus", "+ attn_k_norm attn_output attn_q_norm"),
     ("jais2 nemotron starcoder2", "+ attn_norm attn_output ffn_down ffn_norm ffn_up output_norm"),
     ("phi2", "+ attn_norm attn_output ffn_down ffn_up output output_norm"),
     ("phimoe", "+ attn_norm attn_output ffn_norm output output_norm"),
     ("orion stablelm", "+ attn_norm ffn_norm output_norm"),
     ("bert", "+ attn_output attn_output_norm cls cls.output ffn_down ffn_up layer_output_norm token_embd_norm"),
-    ("nomic-bert", "+ attn_output attn_output_norm ffn_down ffn_up layer_output_norm token_embd_norm"),
+    ("jina-bert-v3 nomic-bert", "+ attn_output attn_output_norm ffn_down ffn_up layer_output_norm token_embd_norm"),
     ("ernie4_5 ernie4_5-moe paddleocr", "+ attn_output exp_probs_b"),
     ("nemotron_h nemotron_h_moe", "+ attn_output exp_probs_b ffn_down ffn_up ssm_conv1d ssm_dt"),
-    ("deci granite granitemoe llama minicpm mistral3", "+ attn_output ffn_down ffn_gate ffn_up"),
+    ("deci granite granitemoe llama llama-embed minicpm mistral3", "+ attn_output ffn_down ffn_gate ffn_up"),
     ("falcon-h1 granitehybrid", "+ attn_output ffn_down ffn_gate ffn_up ssm_conv1d ssm_dt"),
     ("gpt-oss", "+ attn_output ffn_down_exps ffn_gate_exps ffn_gate_inp ffn_up_exps"),
     ("lfm2 lfm2moe", "+ dense_2 exp_probs_b"),
@@ -59,7 +60,19 @@ def loads_bias(architecture: str, tensor: str) -> bool:
 
 
 _AS_WIDE_AS_THE_MODEL = (
-    *("baichuan", "bert", "cohere2", "command-r", "deepseek", "eurobert", "internlm2", "jamba", "lfm2", "lfm2moe"),
+    *(
+        "baichuan",
+        "bert",
+        "cohere2",
+        "command-r",
+        "deepseek",
+        "eurobert",
+        "internlm2",
+        "jamba",
+        "jina-bert-v3",
+        "lfm2",
+        "lfm2moe",
+    ),
     *("nemotron", "nomic-bert", "olmo", "olmo2", "olmoe", "orion", "phi2", "phi3", "phimoe", "qwen2", "qwen2moe"),
     *("qwen2vl", "stablelm", "starcoder2", "xverse"),
 )

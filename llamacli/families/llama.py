@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamacli.families.base import Family, Rule
+from llamacli.families.base import Family, Key, Rule
 from llamacli.families.decoder import (
     DECODER_KEYS,
     DECODER_TENSORS,
@@ -10,10 +10,12 @@ from llamacli.families.decoder import (
     POOLING,
     ROPE_DIMENSIONS,
     VOCAB_SIZE,
+    always,
     no_window_warning,
 )
 from llamacli.families.rope import FACTOR_ROPE_KEYS, rope_factors
 from llamacli.families.transforms import interleave_rope
+from llamacli.formats.gguf_values import boolean
 
 INTERLEAVED_QK = (
     Rule(r".*\.q_proj\.(weight|bias)", interleave_rope(lambda config: config.heads)),
@@ -42,3 +44,13 @@ LLAMA = Family(
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     example="meta-llama/Llama-3.1-8B-Instruct",
 )
+
+LLAMA_EMBED = LLAMA.override(
+    name="llama-embed",
+    title="Llama Embed Nemotron",
+    architectures=("LlamaBidirectionalModel",),
+    keys=(*LLAMA.keys, Key("attention.causal", always(boolean(False)))),
+    expected=tuple(tensor for tensor in DECODER_TENSORS if tensor.name != "output.weight"),
+    example="nvidia/llama-embed-nemotron-8b",
+)
+"""Every position sees all others, and the file gives a vector."""

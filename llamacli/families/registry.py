@@ -11,7 +11,7 @@ from llamacli.families.arcee import ARCEE
 from llamacli.families.baichuan import BAICHUAN, XVERSE
 from llamacli.families.bailing import BAILING_MOE2
 from llamacli.families.base import Family
-from llamacli.families.bert import BERT, DISTILBERT, NOMIC_BERT, ROBERTA
+from llamacli.families.bert import BERT, DISTILBERT, JINA_V3, NOMIC_BERT, ROBERTA
 from llamacli.families.bloom import BLOOM
 from llamacli.families.cohere import COHERE2, COMMAND_R
 from llamacli.families.config import Config
@@ -39,7 +39,7 @@ from llamacli.families.jais2 import JAIS2
 from llamacli.families.jamba import JAMBA
 from llamacli.families.kimi_linear import KIMI_LINEAR
 from llamacli.families.lfm2 import LFM2, LFM2_MOE
-from llamacli.families.llama import LLAMA
+from llamacli.families.llama import LLAMA, LLAMA_EMBED
 from llamacli.families.llama4 import LLAMA4
 from llamacli.families.mamba import BAMBA, GRANITE_HYBRID, MAMBA1, MAMBA2
 from llamacli.families.mimo2 import MIMO2
@@ -54,6 +54,7 @@ from llamacli.families.nemotron import NEMOTRON
 from llamacli.families.nemotron_h import NEMOTRON_H, NEMOTRON_H_MOE
 from llamacli.families.olmo import OLMO, OLMO2, OLMOE
 from llamacli.families.orion import ORION
+from llamacli.families.pangu import PANGU_EMBED
 from llamacli.families.phi2 import PHI2
 from llamacli.families.phi3 import PHI3
 from llamacli.families.phimoe import PHIMOE
@@ -169,6 +170,9 @@ FAMILIES: tuple[Family, ...] = (
     DBRX,
     MIMO2,
     GLM_DSA,
+    PANGU_EMBED,
+    LLAMA_EMBED,
+    JINA_V3,
 )
 
 

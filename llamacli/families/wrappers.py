@@ -65,6 +65,15 @@ REFUSED: Mapping[str, str] = {
          "BartForConditionalGeneration", "MarianMTModel", "WhisperForConditionalGeneration"),
         "it is an encoder with a decoder; convert a decoder or an encoder that --list-families shows",
     ),
+    **dict.fromkeys(
+        ("LlamaForSequenceClassification", "MistralForSequenceClassification", "Qwen2ForSequenceClassification",
+         "Qwen3ForSequenceClassification", "GemmaForSequenceClassification", "Gemma2ForSequenceClassification"),
+        "the engine gives a classifier's scores for BERT, RoBERTa and ModernBERT alone; use such a reranker",
+    ),
+    **dict.fromkeys(
+        ("BitNetForCausalLM", "BitnetForCausalLM"),
+        "the engine's graph has another activation than the published models; use the GGUF file of their authors",
+    ),
     "Phi3SmallForCausalLM": "the engine has no block-sparse attention; use Phi-3-mini, Phi-3-medium, Phi-3.5 or Phi-4",
     "MllamaForConditionalGeneration": "the engine has no cross-attention; use Llama 3.1, whose text model is the same",
 }  # fmt: skip

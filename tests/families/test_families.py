@@ -52,6 +52,10 @@ INTENDED_KEYS = {
 """Where our keys differ from llama.cpp's converter, and why."""
 
 INTENDED_KEYS_OF_CASE = {
+    "llama_embed": (
+        "llama-embed.attention.*",
+        "written, as for every other Llama, and that every position sees all others",
+    ),
     "llama_yarn_corners": (
         "llama.rope.scaling.*",
         "the engine does not read yarn's corners: its rope is written as divisors",
@@ -68,6 +72,10 @@ INTENDED_KEYS_OF_CASE = {
 """Where keys of one case differ, and why."""
 
 INTENDED_TENSORS = {
+    (
+        "baichuan2_13b",
+        "output.weight",
+    ): "rows of length one, as Baichuan 2 computes with them; llama.cpp's are as stored",
     **{
         (
             f"bert_{case}",
