@@ -20,16 +20,20 @@ def folder_of(context: Context, text: str) -> Path:
 
 def made_here(context: Context, text: str) -> Path | None:
     """The GGUF that was made for `text`, in the quantization that it names, else the newest; None if there is none."""
+    return max(all_made(context, text), key=lambda p: p.stat().st_mtime, default=None)
+
+
+def all_made(context: Context, text: str) -> list[Path]:
+    """All GGUFs that were made for `text`; with a quantization in it the one in that."""
     try:
         name = expand(catalog(context.config_dir), ModelName.parse(text))
     except (NotFound, UsageError):
-        return None
+        return []
     if name.kind != "hub":
-        return None
+        return []
     folder = folder_of(context, str(ModelName("hub", name.name, "", name.revision)))
     ending = f"-{name.selector}.gguf".lower() if name.selector else ".gguf"
     try:
-        found = [p for p in folder.iterdir() if p.name.lower().endswith(ending) and not p.name.startswith(".")]
+        return sorted(p for p in folder.iterdir() if p.name.lower().endswith(ending) and not p.name.startswith("."))
     except OSError:
-        return None
-    return max(found, key=lambda p: p.stat().st_mtime, default=None)
+        return []

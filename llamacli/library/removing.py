@@ -6,6 +6,7 @@ A blob goes only when no name in any snapshot of its repository points at it any
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections import defaultdict
@@ -65,12 +66,19 @@ def plan_removal(cache: HubCache, name: ModelName) -> Removal:
     )
 
 
+def removal_of_made(path: Path, repo: str) -> Removal:
+    """For a file that was made from `repo` and lies outside the cache."""
+    return Removal(repo=repo, pointers=(path,), blobs=(), kept=(), freed=_freed([path]), whole=False)
+
+
 def carry_out(cache: HubCache, removal: Removal) -> None:
     """Do it. Raises CannotWrite if another process is downloading one of the blobs, or the system refuses."""
     folder = cache.repo_folder(removal.repo)
     try:
         for pointer in removal.pointers:
             pointer.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                pointer.parent.rmdir()  # if it was the last one there
         for blob in removal.blobs:
             digest = blob.name.partition(".")[0]
             with only_one(cache.lock(removal.repo, digest), partial(_busy, removal.repo)):
@@ -78,7 +86,8 @@ def carry_out(cache: HubCache, removal: Removal) -> None:
         _sweep(cache, folder, removal)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise CannotWrite(f"cannot remove {error.filename or folder}: {reason}", "is it in use?") from None
+        hint = "" if error.errno == errno.EROFS else "is it in use?"
+        raise CannotWrite(f"cannot remove {error.filename or folder}: {reason}", hint) from None
 
 
 def _busy(repo: str) -> None:

@@ -224,3 +224,16 @@ def test_a_blob_that_is_a_link_into_a_shared_store_loses_only_the_link(
     blob.symlink_to(shared)
     assert invoke("rm", "a/M", "-y", "--json").json["freed"] == 0
     assert shared.read_bytes() == b"bytes"
+
+
+def test_what_was_made_here_can_be_removed(invoke: Callable[..., Result], tmp_path: Path, model: bytes) -> None:
+    folder = tmp_path / "home" / "data" / "models" / "maker--Made"
+    folder.mkdir(parents=True)
+    for quant in ("Q8_0", "Q4_K_M"):
+        (folder / f"Made-{quant}.gguf").write_bytes(model)
+    assert [entry["where"] for entry in invoke("list", "--json").json] == ["made", "made"]
+    told = invoke("rm", "maker/Made:Q8_0", "-y")
+    assert told.code == 0 and "1 file," in told.err
+    assert [entry["name"] for entry in invoke("list", "--json").json] == ["maker/Made:Q4_K_M"]
+    assert invoke("rm", "maker/Made", "-y").code == 0 and not folder.exists()
+    assert invoke("rm", "maker/Made", "-y").code == 3

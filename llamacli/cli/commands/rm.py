@@ -8,13 +8,14 @@ import typer
 
 from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
+from llamacli.cli.made import all_made
 from llamacli.cli.models import places
 from llamacli.cli.sizes import human_size
-from llamacli.errors import UsageError
+from llamacli.errors import NotFound, UsageError
 from llamacli.library.catalog import catalog
 from llamacli.library.find import expand
 from llamacli.library.names import ModelName
-from llamacli.library.removing import Removal, carry_out, plan_removal
+from llamacli.library.removing import Removal, carry_out, plan_removal, removal_of_made
 from llamacli.library.store import HubCache
 
 OWNERS = {"ollama": "Ollama: ollama rm {name}", "lms": "LM Studio: remove it there"}
@@ -29,7 +30,7 @@ def rm_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a model; files that another revision still uses stay.
+    """Remove a model that was downloaded, or made from a repository; files that another revision still uses stay.
 
     \b
     llamacli rm bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M
@@ -38,7 +39,7 @@ def rm_command(
     """
     here: Context = context.obj
     cache = HubCache(places(here).hub_cache)
-    removals = [plan_removal(cache, _name(here, text)) for text in models]
+    removals = [removal for text in models for removal in _planned(here, cache, text)]
     for removal in removals:
         _tell(here, removal)
     if dry_run:
@@ -51,6 +52,18 @@ def rm_command(
     here.console.status(f"freed {human_size(freed)}")
     if here.console.json_output:
         here.console.result("", {"removed": [str(p) for r in removals for p in r.pointers], "freed": freed})
+
+
+def _planned(here: Context, cache: HubCache, text: str) -> list[Removal]:
+    """What `text` means in the Hub cache, and what was made from it here. Raises NotFound if that is nothing."""
+    name = _name(here, text)
+    made = [removal_of_made(path, name.name) for path in all_made(here, text)]
+    try:
+        return [plan_removal(cache, name), *made]
+    except NotFound:
+        if not made:
+            raise
+        return made
 
 
 def _name(here: Context, text: str) -> ModelName:
