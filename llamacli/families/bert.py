@@ -142,7 +142,7 @@ def _jina(name: str, config: Config) -> str:
     return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", _plain(name, config))
 
 
-JINA_V3 = BERT.override(
+JINA_V3: Family = BERT.override(
     name="jina-bert-v3",
     title="Jina Embeddings 3",
     architectures=("JinaEmbeddingsV3Model", "JinaEmbeddingsV3ForMaskedLM"),
