@@ -37,6 +37,8 @@ from llamacli.formats.expressions import (
     QWEN35,
     SEED_CODER,
     SPARK,
+    YOUTU,
+    YOUTU_SCRIPTS,
 )
 
 MAX_STEPS = 64
@@ -102,8 +104,9 @@ TABLE: dict[tuple[str, ...], tuple[Name, ...]] = {
     CUTS["tekken"]: (
         _ours("tekken", "capitals after capitals with accents, some apostrophes", pre=_MARKS_KEPT, ignore_merges=True),
     ),
-    CUTS["tiny_aya"]: (_ours("tiny_aya", "runs of spaces in front of digits and words with capitals inside"),),
-    CUTS["youtu"]: (_ours("youtu", "words with capitals inside", ignore_merges=True),),
+    CUTS["tiny_aya"]: (_ours("tiny_aya", "runs of spaces in front of digits, and signs after them"),),
+    # The engine leaves words with capitals inside whole; there are no merges across what the tokenizer cuts there.
+    (YOUTU_SCRIPTS, YOUTU): (Name("youtu", ignore_merges=True, cleans_spaces=False),),
     (r"\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK3): (
         _kept("deepseek-v3"),
         _kept("hunyuan-dense", "hunyuan_v1_dense"),

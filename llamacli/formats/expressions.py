@@ -78,7 +78,6 @@ CUTS: dict[str, tuple[str, ...]] = {
     "gpt-4o": (GPT4O,),
     "tekken": (TEKKEN,),
     "tiny_aya": (RIGHT_GROUPED_DIGITS, GPT4O),
-    "youtu": (YOUTU_SCRIPTS, YOUTU),
     "deepseek-llm": (
         r"[\r\n]", DEEPSEEK_LETTERS, r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", CJK, DIGIT,
     ),

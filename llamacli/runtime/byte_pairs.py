@@ -17,12 +17,10 @@ MOST_KEPT = 50_000
 
 _USER_DEFINED = 4
 _CAPITALS = re.compile(r"[^\x00-\x7f][A-Z]|'\u017f")
-_ALWAYS = re.compile("")
 _CUT_DIFFERENTLY = {
     "gpt-4o": _CAPITALS,
     "tekken": re.compile(rf"{_CAPITALS.pattern}|[^\w\x00-\x7f]'"),
-    "tiny_aya": _ALWAYS,
-    "youtu": _ALWAYS,
+    "tiny_aya": re.compile(r"\d"),
     "deepseek-llm": re.compile(r"[^\S\x00-\x7f]"),
     "deepseek-coder": re.compile(r"[^\S\x00-\x7f]"),
     "falcon": NEWER_THAN_8,
@@ -40,8 +38,8 @@ class BytePairs:
     def __init__(self, gguf: GGUF, name: str, cut: Callable[[str], Iterator[str]]) -> None:
         self._gguf = gguf
         self._cut = cut
-        self._different, self._between = _CUT_DIFFERENTLY.get(name, _ALWAYS), _BETWEEN.get(name)
-        self._whole_words = gguf.get("tokenizer.ggml.pre") in ("granite-embed-multi-97m", "youtu")
+        self._different, self._between = _CUT_DIFFERENTLY[name], _BETWEEN.get(name)
+        self._whole_words = gguf.get("tokenizer.ggml.pre") == "granite-embed-multi-97m"
         self._known: dict[str, list[int]] = {}
 
     @classmethod
