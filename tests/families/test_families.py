@@ -228,3 +228,31 @@ def test_stacks_of_experts_are_read_in_both_orders_that_are_shipped() -> None:
         np.testing.assert_array_equal(read_all(parts["x.mlp.experts.gate_proj.weight"]), gate_up[:, :6])
         np.testing.assert_array_equal(read_all(parts["x.mlp.experts.up_proj.weight"]), gate_up[:, 6:])
         np.testing.assert_array_equal(read_all(last.transform(InMemory(order(down)), config)), down)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rope_means_the_same_in_the_older_and_in_the_newer_style(name: str) -> None:
+    """`rope_theta` and `partial_rotary_factor` beside `rope_scaling`, or all three in `rope_parameters`."""
+    case = json.loads(CASES[name].read_text())
+    raw = case["config"]
+    place = next((part for part in ("text_config", "llm_config") if isinstance(raw.get(part), dict)), "")
+    given = raw[place] if place else raw
+    rope = {**(given.get("rope_parameters") or given.get("rope_scaling") or {})}
+    if "full_attention" in rope:
+        return  # each kind of block has its own, which the older style cannot say
+    flat = {key: rope.pop(key, given.get(key)) for key in ("rope_theta", "partial_rotary_factor")}
+    flat = {key: value for key, value in flat.items() if value is not None}
+    rest = {key: value for key, value in given.items() if key not in {"rope_parameters", "rope_scaling", *flat}}
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    styles = (
+        given,
+        {**rest, "rope_parameters": {**rope, **flat, "rope_type": kind}},
+        {**rest, **flat, **({"rope_scaling": {**rope, "type": kind}} if rope or kind != "default" else {})},
+    )
+    said = []
+    for style in styles:
+        config = {**raw, place: style} if place else style
+        family = family_of(Config.of(config))
+        derived = family.config(config, case["tensors"]).derived(scalars=dict.fromkeys(case["tensors"], 1.0))
+        said.append({key.name: key.value(derived) for key in family.keys})
+    assert said[0] == said[1] == said[2]
