@@ -344,6 +344,28 @@ def _with_distances(attention: Callable[..., Any], slopes: torch.Tensor) -> Call
     return forward
 
 
+_EXAONE = {
+    "model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f", "model.layers.": "transformer.h.",
+    "self_attn.": "attn.attention.", "attention.o_proj": "attention.out_proj", "input_layernorm": "ln_1",
+    "post_attention_layernorm": "ln_2", "mlp.gate_proj": "mlp.c_fc_0", "mlp.up_proj": "mlp.c_fc_1",
+    "mlp.down_proj": "mlp.c_proj",
+}  # fmt: skip
+
+
+def _exaone_name(name: str) -> str:
+    for old, new in _EXAONE.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _exaone_config(c: Mapping[str, Any]) -> dict[str, Any]:
+    return _as("llama", num_hidden_layers=c["num_layers"], rms_norm_eps=c["layer_norm_epsilon"])(c)
+
+
+def _exaone_state(c: Mapping[str, Any], found: State) -> State:
+    return {name: found[_exaone_name(name)] for name in _llama_shapes(_exaone_config(c))}
+
+
 def _same(c: Mapping[str, Any], found: State) -> State:
     return found
 
@@ -396,6 +418,10 @@ TWINS: Mapping[str, Twin] = {
     "DeciLMForCausalLM": Twin("LlamaForCausalLM", _as("llama", intermediate_size=8), _deci_shapes, _same, _deci_change),
     "InternLM2ForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _internlm2_shapes, _internlm2_state),
     "BaichuanForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _baichuan_shapes, _unpack, _baichuan_change),
+    "ExaoneForCausalLM": Twin(
+        "LlamaForCausalLM", _exaone_config,
+        lambda c: {_exaone_name(name): shape for name, shape in _llama_shapes(_exaone_config(c)).items()}, _exaone_state,
+    ),
     "XverseForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _llama_shapes, _same),
     "MiniCPMForCausalLM": Twin("GraniteForCausalLM", _minicpm_config, _llama_shapes, _same),
     "OrionForCausalLM": Twin(

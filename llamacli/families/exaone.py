@@ -22,6 +22,7 @@ from llamacli.families.decoder import (
     always,
     count,
     partial_rope,
+    real,
 )
 from llamacli.families.moe import (
     EXPERT_FF,
@@ -39,7 +40,13 @@ EXAONE = Family(
     name="exaone",
     title="EXAONE 3, 3.5",
     architectures=("ExaoneForCausalLM",),
-    keys=(*DECODER_KEYS, partial_rope()),
+    keys=(
+        *(key for key in DECODER_KEYS if key.name != "attention.layer_norm_epsilon"),
+        *HEAD_WIDTHS,
+        partial_rope(),
+        # Its norms are of the root mean square, whatever the configuration calls them.
+        Key("attention.layer_norm_rms_epsilon", real("layer_norm_epsilon", "rms_norm_eps")),
+    ),
     expected=DECODER_TENSORS,
     extra=llama3_rope_factors,
     defaults={"rope_theta": 10000.0, "layer_norm_epsilon": 1e-5, "max_position_embeddings": 2048},
