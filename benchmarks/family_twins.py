@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch  # noqa: TID251
+from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config  # noqa: TID251
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe  # noqa: TID251
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP  # noqa: TID251
 
 Shapes = dict[str, tuple[int, ...]]
@@ -232,15 +234,49 @@ def _bailing_state(c: Mapping[str, Any], found: State) -> State:
             continue
         for part, rows in zip("qkv", tensor.split([heads * d, kv * d, kv * d]), strict=True):
             state[name.replace("attention.query_key_value", f"self_attn.{part}_proj")] = rows
+    return state | _stacks(c, found, c["num_experts"])
+
+
+def _stacks(c: Mapping[str, Any], found: State, experts: int) -> State:
+    """Experts one by one as the stacks that transformers 5 computes with."""
+    state: State = {}
     for block in range(c["first_k_dense_replace"], c["num_hidden_layers"]):
         front = f"model.layers.{block}.mlp.experts."
         part = {
-            name: torch.stack([found[f"{front}{n}.{name}.weight"] for n in range(c["num_experts"])])
+            name: torch.stack([found[f"{front}{n}.{name}.weight"] for n in range(experts)])
             for name in ("gate_proj", "up_proj", "down_proj")
         }
         state[f"{front}gate_up_proj"] = torch.cat([part["gate_proj"], part["up_proj"]], dim=1)
         state[f"{front}down_proj"] = part["down_proj"]
     return state
+
+
+def _deepseek_shapes(c: Mapping[str, Any]) -> Shapes:
+    h, width = c["hidden_size"], c["moe_intermediate_size"]
+    shapes = _llama_shapes(c)
+    for block in range(c["first_k_dense_replace"], c["num_hidden_layers"]):
+        front = f"model.layers.{block}.mlp."
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(front)}
+        shapes[f"{front}gate.weight"] = (c["n_routed_experts"], h)
+        stems = {f"experts.{n}.": width for n in range(c["n_routed_experts"])}
+        for stem, wide in {**stems, "shared_experts.": width * c["n_shared_experts"]}.items():
+            shapes |= {
+                f"{front}{stem}gate_proj.weight": (wide, h), f"{front}{stem}up_proj.weight": (wide, h),
+                f"{front}{stem}down_proj.weight": (h, wide),
+            }  # fmt: skip
+    return shapes
+
+
+def _deepseek_change(c: Mapping[str, Any], model: Any) -> None:
+    """Llama's attention before DeepSeek 2's experts."""
+    settings = DeepseekV2Config(**{**c, "model_type": "deepseek_v2", "architectures": None})
+    for layer in model.model.layers[c["first_k_dense_replace"] :]:
+        layer.mlp = DeepseekV2Moe(settings).to(torch.float32)
+
+
+def _deepseek_state(c: Mapping[str, Any], found: State) -> State:
+    state = {name: tensor for name, tensor in found.items() if ".mlp.experts." not in name}
+    return state | _stacks(c, found, c["n_routed_experts"])
 
 
 def _deci_width(c: Mapping[str, Any], block: Mapping[str, Any]) -> int:
@@ -418,6 +454,7 @@ TWINS: Mapping[str, Twin] = {
     "DeciLMForCausalLM": Twin("LlamaForCausalLM", _as("llama", intermediate_size=8), _deci_shapes, _same, _deci_change),
     "InternLM2ForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _internlm2_shapes, _internlm2_state),
     "BaichuanForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _baichuan_shapes, _unpack, _baichuan_change),
+    "DeepseekForCausalLM": Twin("LlamaForCausalLM", _as("llama"), _deepseek_shapes, _deepseek_state, _deepseek_change),
     "ExaoneForCausalLM": Twin(
         "LlamaForCausalLM", _exaone_config,
         lambda c: {_exaone_name(name): shape for name, shape in _llama_shapes(_exaone_config(c)).items()}, _exaone_state,
