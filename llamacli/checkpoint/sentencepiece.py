@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamacli.checkpoint.draft import Draft, Wrapping, check_room
-from llamacli.checkpoint.tokenizer_json import byte_warnings, check_charsmap
+from llamacli.checkpoint.tokenizer_json import NO_BYTES, byte_warnings, check_charsmap
 from llamacli.checkpoint.vocabulary import Mends, TokenType
 from llamacli.errors import CorruptFile, Unsupported
 
@@ -83,7 +83,7 @@ def _bpe(pieces: Pieces) -> Draft:
 def _unigram(pieces: Pieces) -> Draft:
     warnings = []
     if pieces.byte_fallback:
-        warnings.append("the engine reads characters that the tokenizer takes for bytes as unknown")
+        warnings.append(NO_BYTES)
     if pieces.removes_extra_spaces and not pieces.adds_prefix:
         warnings.append("the engine puts a space in front of every text, the tokenizer does not")
     return Draft(

@@ -323,6 +323,9 @@ def _unknown(model: Mapping[str, Any], tokens: Sequence[str | None]) -> int | No
 
 # --- WordPiece and unigram
 
+NO_BYTES = "the engine reads characters that the tokenizer takes for bytes as unknown"
+"""What to say of a unigram vocabulary with byte fallback."""
+
 BERT_ROLES = {"bos": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
 """What transformers' class takes where no file names them, as beside the oldest vocab.txt."""
 
@@ -400,6 +403,7 @@ def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, h
         add_space_prefix=bool(prefix),
         remove_extra_whitespaces=extra_spaces,
         precompiled_charsmap=charsmap,
+        warnings=(NO_BYTES,) if model.get("byte_fallback") is True else (),
         # The library's own way with marks, which is not SentencePiece's.
         mends=Mends(normalizer=form, cut="clusters" if charsmap and extra_spaces and prefix == "missing" else ""),
     )

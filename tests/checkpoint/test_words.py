@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_tokenizer import write_vocabulary
+from engine_tokenizer import EngineTokenizer, write_vocabulary
 from random_text import random_text
 from test_pretokenizers import declared, trained
 from tokenizers import Tokenizer
 
 from llamacli.checkpoint.pretokenizers import TABLE
-from llamacli.checkpoint.tekken import byte_alphabet
+from llamacli.checkpoint.tekken import byte_alphabet, visible
 from llamacli.checkpoint.tokenizer_json import Hints, read_tokenizer_json
 from llamacli.checkpoint.vocabulary import Mends, Vocabulary
 from llamacli.formats.expressions import CUTS
@@ -90,6 +90,18 @@ def test_tokens_that_stand_for_themselves_are_found_before_text_is_cut(tmp_path:
     theirs.add_tokens(["e"])
     text = "the\r\ncamelCase reSe\u0301t"
     assert pairs.ids(text, lambda _: []) == theirs.encode(text, add_special_tokens=False).ids
+
+
+def test_capitals_after_capitals_with_accents_are_merged(tmp_path: Path) -> None:
+    first, second = visible("Ü".encode()[:1]), visible("Ü".encode()[1:])
+    tokens = ("<bos>", *byte_alphabet().values(), f"{first}{second}", f"{first}{second}B")
+    made = Vocabulary(
+        "gpt2", "granite-embed-multi-97m", tokens, (3, *[1] * 258), merges=(f"{first} {second}", f"{first}{second} B"),
+        special={"bos": 0}, add_bos=False, mends=Mends(cut="gpt-4o"),
+    )  # fmt: skip
+    with EngineTokenizer(made, tmp_path) as engine:
+        assert [tokens[place] for place in engine.encode_mended("ÜB")] == [f"{first}{second}B"]
+        assert len(engine.encode("ÜB")) == 2  # why it is done
 
 
 @pytest.mark.parametrize("cut", ["tiny_aya", "superbpe", "gpt-4o"])
