@@ -202,7 +202,7 @@ def promise(bits: str, one: dict, found: dict[tuple[str, str], dict]) -> str:
 def draw(path: Path, found: dict[tuple[str, str], dict], *, weighted: bool) -> None:
     names = {"llamacli": "llamacli, standard types", "llama.cpp": "llama-quantize", "target": "llamacli, --target-bpw"}
     dots = []
-    for (maker, kind), one in found.items():
+    for (maker, kind), one in sorted(found.items(), key=lambda item: list(names).index(item[0][0])):
         far = one["divergence"]["mean"]
         label = kind if maker == "llama.cpp" else ""
         dots.append(Dot(label, one["size_bytes"] / 1e6, far["value"], far["error"], names[maker]))
