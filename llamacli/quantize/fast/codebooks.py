@@ -2,22 +2,24 @@
 
 Four or eight weights share one index into a codebook of a few hundred groups. The engine knows the codebooks; they
 are read from it by restoring one block for each index. Rounding every weight by itself gives one of 8^4 or 3^8 groups,
-most of them not in the codebook, so the nearest that are have been listed for each beforehand.
+most of them not in the codebook, so the nearest that is has been listed for each beforehand.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamacli.formats.tensor_types import BY_NAME
+from llamacli.quantize.fast.lanes import LANES
 from llamacli.quantize.ggml import ggml_rows
 
 NEIGHBOURS = 16
-"""How many groups of the codebook are tried for each group of rounded weights in the final choice."""
+"""IQ1: how many groups of the codebook are tried for each group of rounded weights in the final choice."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +53,49 @@ BOOKS = {
 }
 
 
-@functools.cache
-def nearest_and_near(name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The nearest group of the codebook for each group of rounded weights, and its NEIGHBOURS nearest."""
-    near = neighbours(name)
-    return np.ascontiguousarray(near[::NEIGHBOURS]), near
+class Books(NamedTuple):
+    """A codebook, for compiled code.
 
-
-def neighbours(name: str) -> NDArray[np.int32]:
-    """For each group of rounded weights its NEIGHBOURS nearest in the codebook, nearest first, as packed groups.
-
-    Group (l0, l1, ...) has the number l0 + l1*n + l2*n*n ... with n levels; its neighbours stand at
-    NEIGHBOURS * number. A packed group holds its levels from the lowest bit and its codebook index from bit 16.
+    Group (l0, l1, ...) has the number l0 + l1*n + l2*n*n ... with n levels. A packed group holds its levels from the
+    lowest bit and its codebook index from bit 16.
     """
+
+    nearest: NDArray[np.int32]
+    """For each group of rounded weights, by its number, the nearest of the codebook, packed."""
+    near: NDArray[np.int32]
+    """IQ1: for each group of rounded weights its NEIGHBOURS nearest, nearest first, packed."""
+    halves: NDArray[np.int32]
+    """The numbers of each entry's two half groups, in vectors."""
+    packed: NDArray[np.int32]
+    """Each entry as a packed group."""
+
+
+@functools.cache
+def books_for(name: str) -> Books:
+    """The codebook of a type."""
     book = BOOKS[name]
     values = np.asarray(book.values, np.float32)
     levels = codebook_levels(name)
-    packed = (levels << (book.bits * np.arange(book.group))).sum(1) | np.arange(book.entries) << 16
-    numbers = np.arange(len(values) ** book.group)
-    points = values[numbers[:, None] // len(values) ** np.arange(book.group) % len(values)]
-    entries = values[levels]
-    distances = (entries**2).sum(1) - 2 * points @ entries.T  # the points' own squares change no order
-    # Values are eighths and the sums exact, so the order of equals is the codebook's on every machine.
-    near = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
-    return np.ascontiguousarray(packed[near].astype(np.int32).reshape(-1))
+    packed = ((levels << (book.bits * np.arange(book.group))).sum(1) | np.arange(book.entries) << 16).astype(np.int32)
+    places = len(values) ** np.arange(book.group // 2)
+    halves = (levels.reshape(book.entries, 2, -1) * places).sum(2).astype(np.int32) * LANES
+    distances = all_distances(values, values[levels])
+    if name == "IQ1_S":
+        near = packed[np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]]
+        return Books(np.ascontiguousarray(near[:, 0]), near.reshape(-1), halves.reshape(-1), packed)
+    return Books(packed[distances.argmin(1)], packed[:0], halves.reshape(-1), packed)
+
+
+def all_distances(values: NDArray[np.float32], entries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(groups, entries): squares of the distances of each group of `values` from each entry, less the group's square.
+
+    Values are eighths and the sums exact, so the order of equals is the codebook's on every machine.
+    """
+    count, group = len(values), entries.shape[1]
+    numbers = np.arange(count**group)
+    points = values[numbers[:, None] // count ** np.arange(group) % count]
+    distances: NDArray[np.float32] = (entries**2).sum(1) - 2 * points @ entries.T
+    return distances
 
 
 def codebook_levels(name: str) -> NDArray[np.int64]:

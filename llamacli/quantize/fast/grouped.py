@@ -1,16 +1,17 @@
 """The search for a scale when groups of weights share an index into a codebook: the IQ2 and IQ3 types.
 
-Signs are stored apart, so magnitudes are searched. A candidate scale is judged by the group nearest to the rounded
-magnitudes, one look into a table; the final choice weighs the errors of several neighbours. Every sub-block's scale is
-an odd number from 1 to 31 times the block's.
+Signs are stored apart, so magnitudes are searched. A first candidate scale is judged by the group nearest to the rounded
+magnitudes, one look into a table; when the scales are refined together, and in the final choice, every group of the
+codebook is weighed (see `complete`). Every sub-block's scale is an odd number from 1 to 31 times the block's.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from llamacli.quantize.fast.codebooks import NEIGHBOURS
+from llamacli.quantize.fast.codebooks import Books
 from llamacli.quantize.fast.compiled import inner
+from llamacli.quantize.fast.complete import groups_of
 from llamacli.quantize.fast.lanes import (
     LANES,
     Floats,
@@ -22,6 +23,7 @@ from llamacli.quantize.fast.lanes import (
     gather,
     ints,
     load,
+    load_ints,
     maximum,
     minimum,
     rounded,
@@ -34,27 +36,23 @@ from llamacli.quantize.fast.lanes import (
     where,
 )
 from llamacli.quantize.fast.symmetric import Six, fitted, with_code
-from llamacli.quantize.fast.tiles import SCALE, SCALE_CODE, Search, W, X, from_half, reciprocal, to_half
-
-Books: TypeAlias = "tuple[Memory, Memory]"
-"""For each group of rounded weights the nearest of the codebook, and its NEIGHBOURS nearest (see `codebooks`)."""
+from llamacli.quantize.fast.tiles import ODD, SCALE, SCALE_CODE, Search, W, X, from_half, reciprocal, to_half
 
 SIGNS, INDEX = 0, 32
 """Where the words of the signs (eight bits per eight weights) and of the codebook indices begin."""
 LARGEST_CODE = 31.0
-CAREFUL = 8
-"""How many neighbours are tried for each group when the scales are refined together."""
 
 
 class Searches(NamedTuple):
     """Compiled searches for one codebook's kind of levels."""
 
     super_block: Any
-    """(tile, words, parts, count, nearest, near, search) -> binary16 scale; odd numbers in SCALE_CODE, INDEX filled"""
+    """(tile, words, parts, count, even, books, search) -> binary16 scale; SCALE_CODE and INDEX filled, SIGNS mended"""
 
 
 def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
     """The searches for levels worth `values`, in groups of `group` packed with `bits` each."""
+    exact = groups_of(values, group, bits)
     value_of = table(values + values[-1:] * ((1 << bits) - len(values)))
     top = float(len(values) - 1)
     per_value = top / (values[-1] - values[0]) if len(values) < 8 else 1 / (values[1] - values[0])
@@ -117,31 +115,19 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
         return maximum(best[1], floats(0))
 
     @inner
-    def best_neighbour(tile: Memory, at: int, inverse: Floats, near: Memory, tries: int) -> Ints:
-        """The packed group of the least weighted error among the first `tries` neighbours of the rounded weights."""
-        first_place = group_number(tile, at, inverse) * ints(NEIGHBOURS)
-        best, least = ints(0), floats(3.0e38)
-        for k in range(tries):
-            packed = gather(near, first_place + ints(k))
-            error = floats(0)
-            for i in range(group):
-                value = value_of(shift_right(packed, bits * i) & ints(mask))
-                rest = fma(load(tile, X + (at + i) * LANES), inverse, floats(0) - value)
-                error = fma(load(tile, W + (at + i) * LANES) * rest, rest, error)
-            better = error < least
-            best, least = where(better, packed, best), where(better, error, least)
-        return where(least < floats(3.0e38), best, gather(near, first_place))
-
-    @inner
-    def careful_sums(tile: Memory, at: int, count: int, near: Memory, inverse: Floats) -> tuple[Floats, Floats]:
-        """Q and P for one inverse scale, each group the best of its CAREFUL nearest."""
+    def exact_sums(
+        tile: Memory, at: int, count: int, even: int, books: Books, inverse: Floats
+    ) -> tuple[Floats, Floats]:
+        """Q and P for one inverse scale, each group the best of the whole codebook."""
         q, p = floats(0), floats(0)
-        for i in range(at, at + count, group):
-            q, p = group_sums(tile, i, best_neighbour(tile, i, inverse, near, CAREFUL), q, p)
+        for i in range(at, at + count, 8):
+            first, second = exact.best(tile, i, inverse, books.halves, books.packed, even)
+            qi, pi = exact.sums(tile, i, first, second, even)
+            q, p = q + qi, p + pi
         return q, p
 
     @inner
-    def refine(tile: Memory, parts: int, count: int, near: Memory, scale: Floats) -> Ints:
+    def refine(tile: Memory, parts: int, count: int, even: int, books: Books, scale: Floats) -> Ints:
         """One round: each sub-block's best odd number among neighbours, then the block's scale by least squares."""
         none, two = floats(0), floats(2)
         squares, moment = none, none
@@ -150,7 +136,7 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
             n0, n2 = maximum(code - two, floats(1)), minimum(code + two, floats(LARGEST_CODE))
             chosen = (floats(-1e30), code, none, none)
             for n in (n0, code, n2):
-                q, p = careful_sums(tile, j * count, count, near, reciprocal(scale * n))
+                q, p = exact_sums(tile, j * count, count, even, books, reciprocal(scale * n))
                 chosen = with_code(scale, n, q, p, chosen)
             _, n, q, p = chosen
             store(tile, SCALE_CODE + j * LANES, n)
@@ -159,28 +145,35 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
 
     @inner
     def choose(
-        tile: Memory, words: Memory, parts: int, count: int, near: Memory, scale: Floats, stretch: float
+        tile: Memory, words: Memory, parts: int, count: int, even: int, books: Books, scale: Floats, stretch: float
     ) -> Ints:
-        """Fill INDEX for the given scale; the scale that suits the chosen groups best, times `stretch`."""
+        """Fill INDEX and turn SIGNS for the given scale; what suits the chosen groups best, times `stretch`."""
         squares, moment = floats(0), floats(0)
         for j in range(parts):
             code = load(tile, SCALE_CODE + j * LANES)
             inverse = reciprocal(scale * code)
             q, p = floats(0), floats(0)
-            for i in range(j * count, (j + 1) * count, group):
-                packed = best_neighbour(tile, i, inverse, near, NEIGHBOURS)
-                store_ints(words, (INDEX + i // group) * LANES, shift_right(packed, 16))
-                q, p = group_sums(tile, i, packed, q, p)
+            for i in range(j * count, (j + 1) * count, 8):
+                first, second = exact.best(tile, i, inverse, books.halves, books.packed, even)
+                store_ints(words, (INDEX + i // group) * LANES, shift_right(first, 16))
+                if group == 4:
+                    store_ints(words, (INDEX + i // 4 + 1) * LANES, shift_right(second, 16))
+                if even:
+                    signs = (SIGNS + i // 8) * LANES
+                    store_ints(words, signs, flipped(load_ints(words, signs), exact.turned(tile, i, first, second)))
+                qi, pi = exact.sums(tile, i, first, second, even)
+                q, p = q + qi, p + pi
             squares, moment = fma(code * code, q, squares), fma(code, p, moment)
         return solved(squares, moment, scale, stretch)
 
     @inner
     def super_block(
-        tile: Memory, words: Memory, parts: int, count: int, nearest: Memory, near: Memory, search: Search
+        tile: Memory, words: Memory, parts: int, count: int, even: int, books: Books, search: Search
     ) -> Ints:
+        split_signs(tile, words, even)
         widest = floats(0)
         for j in range(parts):
-            scale = sub_block(tile, j * count, count, nearest, search)
+            scale = sub_block(tile, j * count, count, books.nearest, search)
             store(tile, SCALE + j * LANES, scale)
             widest = maximum(scale, widest)
         per_scale = floats(LARGEST_CODE) * reciprocal(widest)
@@ -190,8 +183,8 @@ def searches(values: tuple[float, ...], group: int, bits: int) -> Searches:
             odd = fma(maximum(minimum(odd, floats(15)), floats(0)), floats(2), floats(1))
             store(tile, SCALE_CODE + j * LANES, odd)
         for _ in range(search.rounds):
-            half = refine(tile, parts, count, near, from_half(half))
-        return choose(tile, words, parts, count, near, from_half(half), search.stretch)
+            half = refine(tile, parts, count, even, books, from_half(half))
+        return choose(tile, words, parts, count, even, books, from_half(half), search.stretch)
 
     return Searches(super_block)
 
@@ -207,8 +200,9 @@ def solved(squares: Floats, moment: Floats, scale: Floats, stretch: float) -> In
 def split_signs(tile: Memory, words: Memory, even: int) -> None:
     """Replace the weights by magnitudes and store their signs, eight bits per eight weights.
 
-    Where the format stores only an even number of minus signs (`even`), the sign whose loss costs least is turned,
-    and that magnitude becomes negative.
+    Where the format stores only an even number of minus signs (`even`), ODD says which groups have one too many. The
+    search for the first scales takes the sign whose loss is likely to cost least for turned: that magnitude becomes
+    negative.
     """
     for eight in range(32):
         signs, count, cheapest = ints(0), ints(0), ints(0)
@@ -218,16 +212,23 @@ def split_signs(tile: Memory, words: Memory, even: int) -> None:
             minus = x < floats(0)
             signs = signs | where(minus, ints(1 << i), ints(0))
             count = count + where(minus, ints(1), ints(0))
-            cost = load(tile, W + (8 * eight + i) * LANES) * x * x
+            cost = load(tile, W + (8 * eight + i) * LANES) * absolute(x)
             cheaper = cost < least
             least, cheapest = where(cheaper, cost, least), where(cheaper, ints(1 << i), cheapest)
-        turned = where((count & ints(even)) == ints(1), cheapest, ints(0))
+        is_odd = (count & ints(even)) == ints(1)
+        store(tile, ODD + eight * LANES, where(is_odd, floats(1), floats(0)))
+        turned = where(is_odd, cheapest, ints(0))
         for i in range(8):
             magnitude = absolute(load(tile, X + (8 * eight + i) * LANES))
             is_turned = (turned & ints(1 << i)) == ints(1 << i)
             store(tile, X + (8 * eight + i) * LANES, where(is_turned, floats(0) - magnitude, magnitude))
-        was_set = (signs & turned) == turned
-        store_ints(words, (SIGNS + eight) * LANES, where(was_set, signs - turned, signs + turned))
+        store_ints(words, (SIGNS + eight) * LANES, signs)
+
+
+@inner
+def flipped(signs: Ints, bit: Ints) -> Ints:
+    """The signs with one bit (or none) the other way round."""
+    return where((signs & bit) == bit, signs - bit, signs + bit)
 
 
 @inner

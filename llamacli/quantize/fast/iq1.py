@@ -8,9 +8,9 @@ scale codes with four bits of the binary16 scale above each four. Source: ggml-c
 
 from __future__ import annotations
 
-from llamacli.quantize.fast.codebooks import NEIGHBOURS
+from llamacli.quantize.fast.codebooks import NEIGHBOURS, Books
 from llamacli.quantize.fast.compiled import entry, inner
-from llamacli.quantize.fast.grouped import CAREFUL, INDEX, code_bits, solved
+from llamacli.quantize.fast.grouped import INDEX, code_bits, solved
 from llamacli.quantize.fast.lanes import (
     LANES,
     Floats,
@@ -63,6 +63,8 @@ OUT = 64
 """Where the words to write begin."""
 SHIFT = 0.125
 LARGEST_CODE = 15.0
+CAREFUL = 8
+"""How many neighbours are tried for each group when the scales are refined together."""
 
 _level_of = table((-1, 0, 1, 1))
 
@@ -231,14 +233,14 @@ def refine(tile: Memory, words: Memory, variant: int, parts: int, near: Memory, 
 
 
 @entry
-def quantize_iq1(blocks: Blocks, variant: int, search: Search, scratch: Scratch, nearest: Memory, near: Memory) -> None:
+def quantize_iq1(blocks: Blocks, variant: int, search: Search, scratch: Scratch, books: Books) -> None:
     """All blocks as IQ1_S or IQ1_M; both need an importance."""
     tile, words = scratch.tile, scratch.words
     for first in range(0, blocks.total, LANES):
         load_tile(blocks, BLOCK, first, tile, scratch.starts)
         place_tile(blocks, 56 if variant == M else 50, first, scratch.places)
         weigh_by_importance(tile, BLOCK, 2.0 + search.flatness)
-        half = super_block(tile, words, variant, nearest, near, search)
+        half = super_block(tile, words, variant, books.nearest, books.near, search)
         low_indices(words)
         if variant == M:
             transpose_out(words, OUT * LANES, scratch.places, 0, 8)

@@ -7,9 +7,9 @@ of codes; S 32 of low index bits, 32 of signs, 8 of upper index bits, 8 of codes
 
 from __future__ import annotations
 
-from llamacli.quantize.fast.codebooks import BOOKS
+from llamacli.quantize.fast.codebooks import BOOKS, Books
 from llamacli.quantize.fast.compiled import entry, inner
-from llamacli.quantize.fast.grouped import INDEX, SIGNS, code_bits, nibbles, searches, split_signs
+from llamacli.quantize.fast.grouped import INDEX, SIGNS, code_bits, nibbles, searches
 from llamacli.quantize.fast.lanes import (
     LANES,
     Ints,
@@ -34,7 +34,7 @@ OUT = 96
 
 
 @entry
-def quantize_iq2(blocks: Blocks, variant: int, search: Search, scratch: Scratch, nearest: Memory, near: Memory) -> None:
+def quantize_iq2(blocks: Blocks, variant: int, search: Search, scratch: Scratch, books: Books) -> None:
     """All blocks as IQ2_XXS, IQ2_XS or IQ2_S."""
     tile, words = scratch.tile, scratch.words
     size = 66 if variant == XXS else 74 if variant == XS else 82
@@ -46,8 +46,8 @@ def quantize_iq2(blocks: Blocks, variant: int, search: Search, scratch: Scratch,
             weigh_by_importance(tile, BLOCK, (2.0 if variant == S else 1.0) + search.flatness)
         else:
             weigh_by_square(tile, 1, BLOCK, search.flatness)
-        split_signs(tile, words, 0 if variant == S else 1)
-        half = _super_block(tile, words, parts, BLOCK // parts, nearest, near, search)
+        even = 0 if variant == S else 1
+        half = _super_block(tile, words, parts, BLOCK // parts, even, books, search)
         store_shorts(half, scratch.places, 0)
         if variant == XXS:
             pack_xxs(tile, words)

@@ -7,9 +7,9 @@ ggml-common.h.
 
 from __future__ import annotations
 
-from llamacli.quantize.fast.codebooks import BOOKS
+from llamacli.quantize.fast.codebooks import BOOKS, Books
 from llamacli.quantize.fast.compiled import entry, inner
-from llamacli.quantize.fast.grouped import INDEX, SIGNS, code_bits, nibbles, searches, split_signs
+from llamacli.quantize.fast.grouped import INDEX, SIGNS, code_bits, nibbles, searches
 from llamacli.quantize.fast.lanes import (
     LANES,
     Memory,
@@ -32,15 +32,12 @@ OUT = 96
 
 
 @entry
-def quantize_iq3s(
-    blocks: Blocks, variant: int, search: Search, scratch: Scratch, nearest: Memory, near: Memory
-) -> None:
+def quantize_iq3s(blocks: Blocks, variant: int, search: Search, scratch: Scratch, books: Books) -> None:
     """All blocks as IQ3_S."""
     tile, words = scratch.tile, scratch.words
     for first in range(0, blocks.total, LANES):
         begin(blocks, tile, scratch, first, 110, search)
-        split_signs(tile, words, 0)
-        half = _super_block_s(tile, words, 8, 32, nearest, near, search)
+        half = _super_block_s(tile, words, 8, 32, 0, books, search)
         store_shorts(half, scratch.places, 0)
         low_indices(words)
         transpose_out(words, OUT * LANES, scratch.places, 2, 16)
@@ -60,15 +57,12 @@ def quantize_iq3s(
 
 
 @entry
-def quantize_iq3xxs(
-    blocks: Blocks, variant: int, search: Search, scratch: Scratch, nearest: Memory, near: Memory
-) -> None:
+def quantize_iq3xxs(blocks: Blocks, variant: int, search: Search, scratch: Scratch, books: Books) -> None:
     """All blocks as IQ3_XXS."""
     tile, words = scratch.tile, scratch.words
     for first in range(0, blocks.total, LANES):
         begin(blocks, tile, scratch, first, 98, search)
-        split_signs(tile, words, 1)
-        half = _super_block_xxs(tile, words, 8, 32, nearest, near, search)
+        half = _super_block_xxs(tile, words, 8, 32, 1, books, search)
         store_shorts(half, scratch.places, 0)
         low_indices(words)
         transpose_out(words, OUT * LANES, scratch.places, 2, 16)

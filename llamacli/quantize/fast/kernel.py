@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from llamacli.formats.tensor_types import TensorType
 from llamacli.quantize.fast import compiled
-from llamacli.quantize.fast.codebooks import nearest_and_near
+from llamacli.quantize.fast.codebooks import books_for
 from llamacli.quantize.fast.methods import METHODS
 from llamacli.quantize.fast.tiles import BF16, F16, F32, Blocks, Scratch, new_scratch
 from llamacli.quantize.kernels import Rows, address, checked_output
@@ -53,7 +53,7 @@ class FastKernel:
             out=address(target),
         )
         chosen = method.plain if importance is None else method.weighted
-        books = nearest_and_near(method.book) if method.book else ()
+        books = (books_for(method.book),) if method.book else ()
         method.entry(blocks, method.variant, chosen, self._scratch(), *books)
 
     def needs_compile(self, types: Iterable[TensorType]) -> bool:

@@ -29,7 +29,7 @@ class Method:
     plain: Search
     weighted: Search
     book: str = ""
-    """The codebook (see `codebooks`) that the entry takes as two more arguments."""
+    """The codebook (see `codebooks`) that the entry takes as one more argument."""
     always_weighted: bool = False
     """Whether the type is too coarse to be made without importance."""
 
@@ -74,8 +74,8 @@ TWO_BITS = offsets(4.0, 0.375, 15)
 ONE_BIT = offsets(0.7, 0.1, 12)
 
 # Grids and flatness were chosen by weighted error and by KL divergence against the unquantized model on trained models.
-# With one or two bits the scale of least error makes a model's weights too small, for what is rounded to the nearest of so
-# few levels loses size: such types are stretched until the divergence, though not the error, is least.
+# With three bits and fewer the scale of least error makes a model's weights too small, for what is rounded to the nearest of
+# so few levels loses size: such types are stretched until the divergence is least or the error is no longer below ggml's.
 METHODS: dict[str, Method] = {
     "Q4_K": Method(
         quantize_q4k_q5k,
@@ -88,7 +88,7 @@ METHODS: dict[str, Method] = {
         quantize_q3k_q6k,
         1,
         search(both_signs(4, 1.2, (3.25, 3.65, 4.05)), step=0.04, flatness=1.0),
-        search(both_signs(4, 1.6, (2.45, 2.75, 3.05, 3.35, 3.65, 3.95)), step=0.04, rounds=3),
+        search(both_signs(4, 1.6, (2.45, 2.75, 3.05, 3.35, 3.65, 3.95)), step=0.04, rounds=3, stretch=1.015),
     ),
     "Q6_K": Method(
         quantize_q3k_q6k,
@@ -99,8 +99,8 @@ METHODS: dict[str, Method] = {
     "Q2_K": Method(
         quantize_q2k,
         0,
-        search(sweeps(offsets(-0.8, 0.2, 15), offsets(-0.2, 0.2, 3)), flatness=3.0),
-        search(sweeps(offsets(-0.8, 0.2, 18), offsets(-0.4, 0.2, 6)), rounds=2),
+        search(sweeps(offsets(-0.8, 0.2, 15), offsets(-0.2, 0.2, 3)), flatness=1.0, stretch=1.04),
+        search(sweeps(offsets(-0.8, 0.2, 18), offsets(-0.4, 0.2, 6)), rounds=2, stretch=1.02),
     ),
     "IQ4_XS": Method(
         quantize_iq4xs,
@@ -136,11 +136,11 @@ METHODS: dict[str, Method] = {
     "Q8_0": Method(quantize_q80, 0, search(offsets(0, 1, 3)), search(offsets(0, 1, 3))),
     "IQ3_S": Method(quantize_iq3s, 0, search(THREE_BITS, flatness=1.5), search(THREE_BITS), "IQ3_S"),
     "IQ3_XXS": Method(
-        quantize_iq3xxs, 0, search(THREE_BITS, flatness=1.0), search(THREE_BITS, stretch=1.015), "IQ3_XXS"
+        quantize_iq3xxs, 0, search(THREE_BITS, flatness=1.0), search(THREE_BITS, stretch=1.04), "IQ3_XXS"
     ),
     "IQ2_S": Method(quantize_iq2, 2, search(TWO_BITS, flatness=0.5), search(TWO_BITS, stretch=1.05), "IQ2_S"),
-    "IQ2_XS": only_weighted(quantize_iq2, 1, search(TWO_BITS, stretch=1.045), "IQ2_XS"),
-    "IQ2_XXS": only_weighted(quantize_iq2, 0, search(TWO_BITS, stretch=1.05), "IQ2_XXS"),
-    "IQ1_S": only_weighted(quantize_iq1, 0, search(ONE_BIT, stretch=1.12), "IQ1_S"),
-    "IQ1_M": only_weighted(quantize_iq1, 1, search(ONE_BIT, stretch=1.1), "IQ1_S"),
+    "IQ2_XS": only_weighted(quantize_iq2, 1, search(TWO_BITS, stretch=1.07), "IQ2_XS"),
+    "IQ2_XXS": only_weighted(quantize_iq2, 0, search(TWO_BITS, stretch=1.06), "IQ2_XXS"),
+    "IQ1_S": only_weighted(quantize_iq1, 0, search(ONE_BIT, rounds=2, stretch=1.12), "IQ1_S"),
+    "IQ1_M": only_weighted(quantize_iq1, 1, search(ONE_BIT, rounds=2, flatness=-0.8, stretch=1.1), "IQ1_S"),
 }

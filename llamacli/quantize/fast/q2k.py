@@ -35,6 +35,7 @@ from llamacli.quantize.fast.tiles import (
     load_tile,
     place_tile,
     reciprocal,
+    stretched,
 )
 from llamacli.quantize.fast.weights import weigh_by_importance, weigh_by_size
 
@@ -63,7 +64,8 @@ def quantize_q2k(blocks: Blocks, variant: int, search: Search, scratch: Scratch)
                 both = to_ints(load(tile, SCALE_CODE + at)) | shift_left(to_ints(load(tile, LEAST_CODE + at)), 4)
                 word = word | shift_left(both, 8 * byte)
             store_ints(words, (CODES + k) * LANES, word)
-        store_ints(words, HALVES * LANES, scale | shift_left(least, 16))
+        halves = stretched(scale, search.stretch) | shift_left(stretched(least, search.stretch), 16)
+        store_ints(words, HALVES * LANES, halves)
         transpose_out(words, CODES * LANES, scratch.places, 0, 4)
         transpose_out(words, 0, scratch.places, 16, 16)
         transpose_out(words, HALVES * LANES, scratch.places, 80, 1)

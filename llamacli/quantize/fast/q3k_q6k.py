@@ -37,6 +37,7 @@ from llamacli.quantize.fast.tiles import (
     load_tile,
     place_tile,
     reciprocal,
+    stretched,
 )
 from llamacli.quantize.fast.weights import weigh_by_importance, weigh_by_square
 
@@ -60,6 +61,7 @@ def quantize_q3k_q6k(blocks: Blocks, three: int, search: Search, scratch: Scratc
             weigh_by_importance(tile, BLOCK, 2.0 + search.flatness)
         half = _super_block(tile, 16, 16, levels, 32.0 if three else 128.0, search)
         invert_scales(tile, from_half(half))
+        half = stretched(half, search.stretch)
         if three:
             pack_q3k(tile, words)
             transpose_out(words, 16 * LANES, scratch.places, 0, 8)

@@ -51,7 +51,12 @@ ROWS = W + BLOCK * LANES
 SCALE, LEAST, WEIGHT, MOMENT, SCALE_CODE, LEAST_CODE = (ROWS + k * 16 * LANES for k in range(6))
 """Per sub-block j, at NAME + 16*j: scale, minimum, sum of w, sum of w*x, and the integers stored for the first two."""
 
-FLOAT_COUNT = ROWS + 6 * 16 * LANES
+ODD = ROWS + 6 * 16 * LANES
+"""Per eight weights of a codebook type: 1 where one of their signs must be turned, else 0."""
+HALVES = ODD + 32 * LANES
+"""Where the errors of half groups begin, when whole codebooks are weighed (see `complete`)."""
+
+FLOAT_COUNT = HALVES + 448 * LANES
 WORD_COUNT = 128 * LANES
 LARGEST_HALF = 65504.0
 
@@ -68,7 +73,7 @@ class Scratch(NamedTuple):
 
 
 def new_scratch() -> Scratch:
-    """Memory for one thread, about 46 KiB."""
+    """Memory for one thread, about 80 KiB."""
     return Scratch(
         _aligned(FLOAT_COUNT, np.float32),
         _aligned(WORD_COUNT, np.int32),
@@ -115,7 +120,7 @@ class Search(NamedTuple):
     flatness: float
     """Without importance: how far the errors' weights are drawn from ggml's towards equal ones."""
     stretch: float
-    """Codebook types: by how much more than least squares says the block's scale is."""
+    """Types of three bits and fewer: by how much more than least squares says the block's scales are."""
 
 
 @inner
@@ -178,6 +183,12 @@ def from_half(code: Ints) -> Floats:
     subnormal = floats_of_bits(magnitude + ints(113 << 23)) - floats(2.0**-14)
     value = where(magnitude < ints(1 << 23), subnormal, normal)
     return floats_of_bits(bits_of(value) | shift_left(code & ints(0x8000), 16))
+
+
+@inner
+def stretched(code: Ints, stretch: float) -> Ints:
+    """`stretch` times a binary16 scale, for levels that were chosen without it."""
+    return to_half(from_half(code) * floats(stretch))
 
 
 @inner
