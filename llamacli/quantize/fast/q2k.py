@@ -13,6 +13,7 @@ from llamacli.quantize.fast.lanes import (
     Floats,
     Memory,
     floats,
+    fma,
     ints,
     load,
     shift_left,
@@ -30,9 +31,11 @@ from llamacli.quantize.fast.tiles import (
     Blocks,
     Scratch,
     Search,
+    W,
     X,
     from_half,
     load_tile,
+    lost_size,
     place_tile,
     reciprocal,
     stretched,
@@ -64,8 +67,10 @@ def quantize_q2k(blocks: Blocks, variant: int, search: Search, scratch: Scratch)
                 both = to_ints(load(tile, SCALE_CODE + at)) | shift_left(to_ints(load(tile, LEAST_CODE + at)), 4)
                 word = word | shift_left(both, 8 * byte)
             store_ints(words, (CODES + k) * LANES, word)
-        halves = stretched(scale, search.stretch) | shift_left(stretched(least, search.stretch), 16)
-        store_ints(words, HALVES * LANES, halves)
+        if search.stretch > 1:
+            stretch = size_lost(tile, from_half(scale), from_half(least), search.stretch)
+            scale, least = stretched(scale, stretch), stretched(least, stretch)
+        store_ints(words, HALVES * LANES, scale | shift_left(least, 16))
         transpose_out(words, CODES * LANES, scratch.places, 0, 4)
         transpose_out(words, 0, scratch.places, 16, 16)
         transpose_out(words, HALVES * LANES, scratch.places, 80, 1)
@@ -78,6 +83,20 @@ def prepare(tile: Memory, scale: Floats, least: Floats) -> None:
         inverse = reciprocal(scale * load(tile, SCALE_CODE + j * LANES))
         store(tile, SCALE + j * LANES, inverse)
         store(tile, LEAST + j * LANES, least * load(tile, LEAST_CODE + j * LANES) * inverse)
+
+
+@inner
+def size_lost(tile: Memory, scale: Floats, least: Floats, stretch: float) -> Floats:
+    """How far the block is to be stretched, after `prepare`."""
+    squares, product = floats(0), floats(0)
+    for i in range(BLOCK):
+        part = i // 16 * LANES
+        x, w = load(tile, X + i * LANES), load(tile, W + i * LANES)
+        number = level(x, load(tile, SCALE + part), load(tile, LEAST + part), floats(3))
+        drop = least * load(tile, LEAST_CODE + part)
+        value = fma(number, scale * load(tile, SCALE_CODE + part), floats(0) - drop)
+        squares, product = fma(w * x, x, squares), fma(w * x, value, product)
+    return lost_size(squares, product, stretch)
 
 
 @inner

@@ -14,6 +14,7 @@ from llamacli.quantize.fast.lanes import (
     Ints,
     Memory,
     floats,
+    fma,
     ints,
     load,
     shift_left,
@@ -32,9 +33,11 @@ from llamacli.quantize.fast.tiles import (
     Blocks,
     Scratch,
     Search,
+    W,
     X,
     from_half,
     load_tile,
+    lost_size,
     place_tile,
     reciprocal,
     stretched,
@@ -61,7 +64,8 @@ def quantize_q3k_q6k(blocks: Blocks, three: int, search: Search, scratch: Scratc
             weigh_by_importance(tile, BLOCK, 2.0 + search.flatness)
         half = _super_block(tile, 16, 16, levels, 32.0 if three else 128.0, search)
         invert_scales(tile, from_half(half))
-        half = stretched(half, search.stretch)
+        if search.stretch > 1:
+            half = stretched(half, size_lost(tile, from_half(half), levels, search.stretch))
         if three:
             pack_q3k(tile, words)
             transpose_out(words, 16 * LANES, scratch.places, 0, 8)
@@ -82,6 +86,19 @@ def invert_scales(tile: Memory, scale: Floats) -> None:
     """Replace SCALE by the inverse of what each sub-block's code stands for."""
     for j in range(16):
         store(tile, SCALE + j * LANES, reciprocal(scale * load(tile, SCALE_CODE + j * LANES)))
+
+
+@inner
+def size_lost(tile: Memory, scale: Floats, levels: Levels, stretch: float) -> Floats:
+    """How far the block is to be stretched, after `invert_scales`."""
+    squares, product = floats(0), floats(0)
+    for i in range(BLOCK):
+        part = i // 16 * LANES
+        x, w = load(tile, X + i * LANES), load(tile, W + i * LANES)
+        number = integer_level(x * load(tile, SCALE + part), floats(levels.low), floats(levels.high))
+        value = number * (scale * load(tile, SCALE_CODE + part))
+        squares, product = fma(w * x, x, squares), fma(w * x, value, product)
+    return lost_size(squares, product, stretch)
 
 
 @inner

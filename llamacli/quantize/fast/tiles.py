@@ -27,6 +27,7 @@ from llamacli.quantize.fast.lanes import (
     fma,
     ints,
     load,
+    maximum,
     minimum,
     rounded,
     shift_left,
@@ -186,9 +187,17 @@ def from_half(code: Ints) -> Floats:
 
 
 @inner
-def stretched(code: Ints, stretch: float) -> Ints:
+def stretched(code: Ints, stretch: Floats) -> Ints:
     """`stretch` times a binary16 scale, for levels that were chosen without it."""
-    return to_half(from_half(code) * floats(stretch))
+    return to_half(from_half(code) * stretch)
+
+
+@inner
+def lost_size(squares: Floats, product: Floats, stretch: float) -> Floats:
+    """How far to stretch, at most `stretch`: until sum w*x*v is sum w*x*x again, and not where nothing was lost."""
+    known = product > floats(0)
+    lost = where(known, squares, floats(1)) / where(known, product, floats(1))
+    return maximum(minimum(lost, floats(stretch)), floats(1))
 
 
 @inner
