@@ -179,6 +179,7 @@ class _Bench:
             type_v=settings.cache_type_v,
             ubatch=settings.ubatch,
             outputs=settings.ubatch,
+            flash_attn="on" if settings.flash_attn == "auto" else settings.flash_attn,  # the engine's own choice
         )
         return need.cache + need.compute
 

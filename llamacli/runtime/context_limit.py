@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.formats.tensor_types import BY_NAME
+from llamacli.runtime.attention import score_bytes
 from llamacli.runtime.cache_size import CELL_STEP, constant_bytes, token_bytes
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.memory import memory
@@ -30,6 +31,7 @@ def context_limit(gguf: GGUF, settings: EngineSettings) -> int:
     if not free:
         return trained
     each = max(kv_bytes_per_token(gguf, settings), 1)
+    each += score_bytes(gguf) if settings.flash_attn == "off" else 0
     fits = (free - gguf.size_bytes - constant_bytes(gguf) - RESERVE) // each // CELL_STEP * CELL_STEP
     return min(trained, max(fits, SMALLEST))
 

@@ -18,12 +18,16 @@ from pathlib import Path
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.formats.tensor_types import BY_NAME
+from llamacli.runtime.attention import attention, score_bytes
 from llamacli.runtime.cache_size import cache_bytes, constant_bytes
 from llamacli.runtime.engine import PROMPT_STEP, EngineSettings
 from llamacli.runtime.tiles import model_parameters
 
 MARGIN = 0.10
 """Part of the free memory that is left to everybody else."""
+
+_BESIDE_SCORES = 24
+"""Bytes that a step of plain attention needs beside its scores, for each number of a token's width."""
 
 STEP = 256
 """Contexts are rounded up to this many tokens, as the engine does."""
@@ -76,6 +80,7 @@ def estimate(
     ubatch: int = PROMPT_STEP,
     swa_full: bool = True,
     outputs: int = 1,
+    flash_attn: str = "auto",
 ) -> Need:
     """The need on the processor, from the header alone: weights and cache to the byte, all together within about 3 %.
 
@@ -85,6 +90,9 @@ def estimate(
     weights = sum(tensor.size_bytes for tensor in gguf.tensors)
     cache = cache_bytes(gguf, context, BY_NAME[type_k.upper()], BY_NAME[type_v.upper()], ubatch, swa_full)
     compute = _compute(gguf, context, ubatch, min(outputs, ubatch, context))
+    settings = EngineSettings(flash_attn=flash_attn, cache_type_k=type_k, cache_type_v=type_v)
+    if attention(gguf, settings, gpu=False) == "off":
+        compute = max(compute, score_bytes(gguf) * context + _BESIDE_SCORES * ubatch * _width(gguf))
     copied = any(tensor.type.name in COPIED for tensor in gguf.tensors)
     return Need(context, weights, cache, compute, program_bytes(gguf) + (held_twice(gguf) if copied else 0))
 
@@ -129,9 +137,12 @@ def extended(small: Need, large: Need, context: int) -> Need:
 
 
 def _asked(path: Path, settings: EngineSettings, swa_full: bool) -> Need:
-    said = laid_out(path, settings, swa_full=swa_full)
-    cache, compute = logged_sizes(said.lines)
+    from llamacli.runtime.bindings import has_gpu
+
     gguf = read_gguf(path, arrays="skip")
+    gpu = settings.gpu_layers != 0 and has_gpu()
+    said = laid_out(path, replace(settings, flash_attn=attention(gguf, settings, gpu=gpu)), swa_full=swa_full)
+    cache, compute = logged_sizes(said.lines)
     copied = any("CPU_REPACK model buffer" in line for line in said.lines)
     program = program_bytes(gguf) + (held_twice(gguf) if copied else 0)
     return Need(settings.ctx_size or 0, said.weights, cache, compute, program)
@@ -234,12 +245,16 @@ def program_bytes(gguf: GGUF) -> int:
 
 def _compute(gguf: GGUF, context: int, ubatch: int, outputs: int) -> int:
     """Activations of one micro-batch: its widest layer, its embeddings twice, its attention mask; and the logits."""
-    width = int(gguf.get("{arch}.embedding_length", 0))
+    width = _width(gguf)
     wide = gguf.get("{arch}.feed_forward_length", 0)
     feed = max(wide, default=0) if isinstance(wide, tuple) else int(wide)
     rows = min(ubatch, context)
     logits = 4 * outputs * vocabulary_size(gguf)
     return max(rows * 8 * feed, logits) + rows * (8 * width + 2 * context) + 4 * vocabulary_size(gguf)
+
+
+def _width(gguf: GGUF) -> int:
+    return int(gguf.get("{arch}.embedding_length", 0))
 
 
 def vocabulary_size(gguf: GGUF) -> int:

@@ -29,6 +29,7 @@ from llamacli.errors import (
 from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
+from llamacli.runtime.attention import attention
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.copied_weights import CopiedWeights
 from llamacli.runtime.engine import EngineSettings
@@ -76,6 +77,7 @@ class LlamaEngine:
         started = time.perf_counter()
         self.path, self.gguf = gguf.path, gguf
         settings, self.placement = placed(gguf, settings)
+        settings = replace(settings, flash_attn=attention(gguf, settings, gpu=self.placement is not None))
         self.settings = settings
         self.metadata: Mapping[str, str] = _plain_metadata(gguf)
         self._lib = bindings.load()

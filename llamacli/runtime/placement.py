@@ -181,7 +181,7 @@ class _Plan:
 
     def scratch(self, context: int) -> int:
         """Bytes to compute in on all GPUs, as the header lets expect."""
-        return estimate(self.gguf, context, ubatch=self.settings.ubatch).compute * len(self.room)
+        return estimate(self.gguf, context, ubatch=self.settings.ubatch, flash_attn="on").compute * len(self.room)
 
     def _fits(self, layers: int, kept: int, context: int, scratch: int) -> bool:
         s, count = self.settings, max(1, self.everything - 1)
