@@ -9,7 +9,8 @@ resident from then on, everything counted: code, vocabulary, cache, buffers, and
 is being loaded, pages of it may be resident that are not needed later and that the system may take back at once; the most
 that was resident then is the last column.
 
-With flash attention: plain attention, which x86 takes where it is faster, keeps its cache in an order that is not stretched here.
+With flash attention: plain attention, which x86 takes where it is faster, keeps its cache in an order that is not
+stretched here.
 
 Ends with 1 if a prediction is off by more than 3 %.
 """
