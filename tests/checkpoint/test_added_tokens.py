@@ -44,11 +44,13 @@ def folder_with(family: str, added: list[dict[str, Any]], room: Path) -> tuple[V
     return read_vocabulary(Folder(room), config, rows), Tokenizer.from_file(str(room / "tokenizer.json"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ["qwen2", "llama3.1", "mistral-v0.3", "phi3", "bert"])
+FAMILIES = ("qwen2", "llama3.1", "mistral-v0.3", "phi3", "bert")
+CASES = [(family, kind) for family in FAMILIES for kind in KINDS if kind != "normalized" or family == "qwen2"]
+"""Only Qwen 2's tokenizer changes what it normalizes: in the others that kind is written as it is."""
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
 def test_added_tokens_are_found_as_the_tokenizer_finds_them(family: str, kind: str, tmp_path: Path) -> None:
-    if kind == "normalized" and family != "qwen2":
-        pytest.skip("written as it is in the others")
     vocabulary, theirs = folder_with(family, KINDS[kind], tmp_path)
     with EngineTokenizer(vocabulary, tmp_path) as engine:
         for text in TEXTS:
