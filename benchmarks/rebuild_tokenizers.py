@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import struct
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "checkpoint"))
 
+from sentencepiece_file import model_file
 from test_pretokenizers import declared
 
 from llamacli.checkpoint.draft import SPACE
@@ -119,36 +119,21 @@ def ranked_merges(tokens: list[str], scores: list[float], types: list[int]) -> l
     return [list(way) for _, way in found]
 
 
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*out, value))
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A protobuf field of bytes."""
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
 def sentencepiece_file(gguf: GGUF, tokens: list[str], scores: list[float], types: list[int]) -> bytes:
     """A tokenizer.model: pieces, trainer (BPE with byte fallback, or unigram), normalizer."""
     unknown = unknown_of(gguf, types)
     kinds = [TokenType.UNUSED if kind == TokenType.UNKNOWN else kind for kind in types]
     kinds[unknown] = TokenType.UNKNOWN
-    pieces = b"".join(
-        field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))
-        for text, score, kind in zip(tokens, scores, kinds, strict=True)
-    )
     charsmap = bytes(gguf.get("tokenizer.ggml.precompiled_charsmap", ()))
-    algorithm = b"\x18\x01" if charsmap else b"\x18\x02" + varint(35 << 3) + b"\x01"
-    trainer = algorithm + varint(40 << 3) + varint(unknown)
-    prefix = gguf.get("tokenizer.ggml.add_space_prefix", True) is True
-    single = gguf.get("tokenizer.ggml.remove_extra_whitespaces", False) is True
-    normalizer = field(1, b"identity") + field(2, charsmap) + bytes((0x18, prefix, 0x20, single, 0x28, 1))
-    return pieces + field(2, trainer) + field(3, normalizer)
+    return model_file(
+        list(zip(tokens, scores, map(int, kinds), strict=True)),
+        unigram=bool(charsmap),
+        byte_fallback=not charsmap,
+        unknown=unknown,
+        charsmap=charsmap,
+        prefix=gguf.get("tokenizer.ggml.add_space_prefix", True) is True,
+        single_spaces=gguf.get("tokenizer.ggml.remove_extra_whitespaces", False) is True,
+    )
 
 
 def rebuild(path: Path, folder: Path) -> str:

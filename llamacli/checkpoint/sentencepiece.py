@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llamacli.checkpoint.draft import Draft, Wrapping, check_room
+from llamacli.checkpoint.draft import SPACE, Draft, Wrapping, check_room
 from llamacli.checkpoint.tokenizer_json import NO_BYTES, byte_warnings, check_charsmap
 from llamacli.checkpoint.vocabulary import Mends, TokenType
 from llamacli.errors import CorruptFile, Unsupported
@@ -49,6 +49,11 @@ def read_sentencepiece(data: bytes, rows: int) -> Draft:
         )
     pieces = parse(data)
     check_room(len(pieces.texts), rows, FILE)
+    if pieces.suffixes_space or not pieces.escapes_spaces:
+        raise Unsupported(
+            f"{FILE}: the engine knows only spaces that are visible ({SPACE}) and stand in front of words",
+            "this one has treat_whitespace_as_suffix, or not escape_whitespaces",
+        )
     if pieces.algorithm == _BPE:
         return _bpe(pieces)
     if pieces.algorithm == _UNIGRAM:
@@ -85,7 +90,7 @@ def _unigram(pieces: Pieces) -> Draft:
     if pieces.byte_fallback:
         warnings.append(NO_BYTES)
     if pieces.removes_extra_spaces and not pieces.adds_prefix:
-        warnings.append("the engine puts a space in front of every text, the tokenizer does not")
+        warnings.append("other programs put a space in front of every text, the tokenizer does not")
     return Draft(
         file=FILE,
         model="t5",
@@ -98,6 +103,7 @@ def _unigram(pieces: Pieces) -> Draft:
         add_space_prefix=pieces.adds_prefix,
         remove_extra_whitespaces=pieces.removes_extra_spaces,
         precompiled_charsmap=check_charsmap(pieces.charsmap, FILE),
+        mends=Mends(cut="sentencepiece"),  # sums in single precision, byte fallback, the space in front
         warnings=tuple(warnings),
     )
 

@@ -15,6 +15,7 @@ from llamacli.runtime.added_tokens import AddedTokens
 from llamacli.runtime.byte_pairs import BytePairs
 from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.older_unicode import FORMS, normalize
+from llamacli.runtime.sentencepiece import SentencePiece
 from llamacli.runtime.unigram import Unigram
 from llamacli.runtime.word_pieces import WordPieces
 
@@ -40,7 +41,7 @@ class TextMends:
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
     """Tokens of ordinary text that the engine takes for the end of an answer."""
-    pieces: WordPieces | BytePairs | Unigram | None = None
+    pieces: WordPieces | BytePairs | Unigram | SentencePiece | None = None
     """What stands in for the engine's own tokenizer."""
     literal: re.Pattern[str] | None = None
     """Pieces that stand for themselves wherever they are written: text is cut around them."""
@@ -74,7 +75,7 @@ class TextMends:
             strip_right=right if ours else None,
             ends=frozenset(ids("end_of_turn")),
             ordinary=frozenset(ids("ordinary")),
-            pieces=WordPieces.from_gguf(gguf) or BytePairs.from_gguf(gguf) or Unigram.from_gguf(gguf),
+            pieces=_pieces(gguf),
             literal=_any_of(gguf.get("tokenizer.llamacli.literal", ())),
             added=AddedTokens.from_gguf(gguf, left, right),
         )
@@ -105,6 +106,11 @@ class TextMends:
         if self.engine_prefixes:  # it adds one in any case
             return text[1:] if text.startswith(_SPACES) and len(text) > 1 else text
         return text if text.startswith(_SPACES) else f" {text}"
+
+
+def _pieces(gguf: GGUF) -> WordPieces | BytePairs | Unigram | SentencePiece | None:
+    kinds = (WordPieces, BytePairs, Unigram, SentencePiece)
+    return next((found for kind in kinds if (found := kind.from_gguf(gguf))), None)
 
 
 def _charsmap(gguf: GGUF) -> Charsmap:

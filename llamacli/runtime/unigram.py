@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.charsmap import Charsmap
+from llamacli.runtime.scored_pieces import ScoredPieces
 
 START = "\N{LOWER ONE EIGHTH BLOCK}"
 MOST_KEPT = 50_000
 """Words whose ids are remembered."""
 LONGEST_CLUSTER = 5
 """Bytes of a letter with its marks that are looked up as one."""
-UNKNOWN_PENALTY = 10.0
-"""How much worse than the worst piece an unknown character is."""
 
-_NORMAL, _USER_DEFINED = 1, 4
 _APART = re.compile(
     "[\u102b\u102c\u1038\u1062-\u1064\u1067-\u106d\u1083\u1087-\u108c\u108f\u109a-\u109c\u1a61\u1a63\u1a64\uaa7b\uaa7d"
     "\U00011720\U00011721]"
@@ -38,6 +36,7 @@ class Unigram:
 
     def __init__(self, gguf: GGUF) -> None:
         self._gguf = gguf
+        self._pieces = ScoredPieces(gguf, single=False)
         self._known: dict[str, list[int]] = {}
 
     @classmethod
@@ -68,58 +67,12 @@ class Unigram:
         if found is None:
             if len(self._known) >= MOST_KEPT:
                 self._known.clear()
-            found = self._known[word] = self._best(word)
+            found = self._known[word] = self._pieces.best(word)
         return found
-
-    def _best(self, word: str) -> list[int]:
-        """The pieces with the highest sum of scores; of equal ones those that were found first."""
-        sums = [0.0, *[float("-inf")] * len(word)]
-        ways: list[tuple[int, int]] = [(0, 0)] * (len(word) + 1)
-        for start in range(len(word)):
-            single = False
-            for end in range(start + 1, min(start + self._longest, len(word)) + 1):
-                piece = self._pieces.get(word[start:end])
-                if piece is not None:
-                    single = single or end == start + 1
-                    if sums[start] + piece[1] > sums[end]:
-                        sums[end], ways[end] = sums[start] + piece[1], (start, piece[0])
-            if not single and sums[start] + self._worst > sums[start + 1]:
-                sums[start + 1], ways[start + 1] = sums[start] + self._worst, (start, self._unknown)
-        return self._path(ways)
-
-    def _path(self, ways: list[tuple[int, int]]) -> list[int]:
-        out: list[int] = []
-        place = len(ways) - 1
-        while place:
-            place, token = ways[place]
-            if token != self._unknown or not out or out[-1] != token:  # what is unknown in a row is one token
-                out.append(token)
-        return out[::-1]
 
     @cached_property
     def _charsmap(self) -> Charsmap:
         return Charsmap(bytes(self._gguf.get("tokenizer.ggml.precompiled_charsmap", ())))
-
-    @cached_property
-    def _pieces(self) -> Mapping[str, tuple[int, float]]:
-        columns = (self._gguf.get(f"tokenizer.ggml.{name}", ()) for name in ("tokens", "scores", "token_type"))
-        return {
-            text: (place, score)
-            for place, (text, score, kind) in enumerate(zip(*columns, strict=False))
-            if kind in (_NORMAL, _USER_DEFINED)
-        }
-
-    @cached_property
-    def _longest(self) -> int:
-        return max(map(len, self._pieces), default=0)
-
-    @cached_property
-    def _worst(self) -> float:
-        return min((score for _, score in self._pieces.values()), default=0.0) - UNKNOWN_PENALTY
-
-    @property
-    def _unknown(self) -> int:
-        return int(self._gguf.get("tokenizer.ggml.unknown_token_id"))
 
 
 def clusters(text: str) -> Iterator[str]:
