@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from llamacli.cli.gpu_notice import notice_unused_gpu
 from llamacli.cli.models import obtain
 
 if TYPE_CHECKING:
+    from llamacli.formats.gguf_reader import GGUF
     from llamacli.runtime.engine import EngineSettings
     from llamacli.runtime.llama import LlamaEngine
 
@@ -33,6 +35,12 @@ def load_model(
     return engine
 
 
+def _get_ready(gguf: GGUF) -> None:
+    """Import what a chat template will need, which takes a while and another core has the time for."""
+    if gguf.get("tokenizer.chat_template"):
+        importlib.import_module("llamacli.runtime.sandbox")
+
+
 def _opened(
     context: Context, name: str | None, settings: EngineSettings, watch: Callable[[float], None] | None
 ) -> LlamaEngine:
@@ -43,7 +51,7 @@ def _opened(
     if not console.quiet and settings.gpu_layers != 0:
         notice_unused_gpu(context)
     if console.quiet or not console.err_is_terminal:
-        return open_engine(path, settings, progress=watch)
+        return open_engine(path, settings, progress=watch, meanwhile=_get_ready)
     shown, columns = -1, shutil.get_terminal_size().columns
 
     def progress(fraction: float) -> None:
@@ -58,7 +66,7 @@ def _opened(
             console.err.flush()
 
     try:
-        return open_engine(path, settings, progress=progress)
+        return open_engine(path, settings, progress=progress, meanwhile=_get_ready)
     finally:
         console.err.write("\r\x1b[2K")
         console.err.flush()

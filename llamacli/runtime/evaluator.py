@@ -29,6 +29,9 @@ CACHE_TYPES = {
 ROWS = 8
 """Tokens of an answer that are evaluated together at most, with the logits after each."""
 
+LONG_PROMPT = 256
+"""Tokens from which on the last of a prompt is evaluated alone: what came before is then the same prompt's next time, whole."""
+
 _RECURRENT_ONLY = 1
 """LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY."""
 
@@ -39,6 +42,11 @@ ABORTED, FULL = 2, 1
 def whole_cells(tokens: int) -> int:
     """`tokens` rounded up to what the engine allots."""
     return max(CELLS, -(-tokens // CELLS) * CELLS)
+
+
+def last_alone(length: int) -> bool:
+    """Whether the last token of a prompt so long is evaluated by itself."""
+    return length > LONG_PROMPT
 
 
 def prompt_step(batch: int, ubatch: int, gpu_layers: int | None) -> int:
@@ -64,6 +72,8 @@ class Evaluator:
         self.cells: list[int] = []
         self.aligned = 0
         """So many of `cells` were evaluated as any prompt that begins with them is: in whole steps from the start."""
+        self.but_last = 0
+        """So many of `cells` were evaluated as any prompt is that is one token longer; 0 where that is not known."""
         self.size = 0
         self.pictures: Pictures | None = None
         """What the negative numbers among tokens are."""
@@ -150,7 +160,8 @@ class Evaluator:
     def _restore(self, state: Any) -> None:
         kept = state is not None and self._lib.llama_state_seq_set_data(self._context, state, len(state), 0) > 0
         if not kept:
-            cells, self.cells, self.aligned = self.cells, [], 0
+            cells = self.cells
+            self._nothing_read()
             self.read(cells)
 
     def use_adapters(self, adapters: Sequence[tuple[Any, float]]) -> None:
@@ -185,12 +196,15 @@ class Evaluator:
         """Empty the cache."""
         if self._context:
             self._lib.llama_memory_clear(self._memory, True)
-        self.cells, self.aligned, self._kept, self._extra = [], 0, None, 0
+        self._nothing_read()
+
+    def _nothing_read(self) -> None:
+        self.cells, self.aligned, self.but_last, self._kept, self._extra = [], 0, 0, None, 0
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
         self._release()
-        self.cells, self.aligned, self._kept = [], 0, None
+        self._nothing_read()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -216,6 +230,7 @@ class Evaluator:
             del self.cells[length:]
             self._extra = self.pictures.extra(self.cells) if self.pictures else 0
             self.aligned = min(self.aligned, length // self.step_size * self.step_size)
+            self.but_last = self.but_last if self.but_last <= length else 0
         return True
 
     def can_cut(self, length: int) -> bool:
@@ -232,12 +247,17 @@ class Evaluator:
             set_data, remove = self._lib.llama_state_seq_set_data_ext, self._lib.llama_memory_seq_rm
             restored = set_data(self._context, state, len(state), 0, _RECURRENT_ONLY)
             if restored and remove(self._memory, 0, len(cells), -1):
-                self.cells, self.aligned, self._extra = list(cells), len(cells), 0
+                self.cells, self.aligned, self.but_last, self._extra = list(cells), len(cells), 0, 0
                 return
         self._lib.llama_memory_clear(self._memory, True)
-        self.cells, self.aligned, self._extra = [], 0, 0
+        self._nothing_read()
 
     # -- states in files ---------------------------------------------------------------------------------------
+
+    @property
+    def reusable(self) -> int:
+        """So many cells may serve other prompts: whole steps, and all but the last token where a tail can be dropped."""
+        return max(self.aligned, self.but_last) if self.drops_tail and not self.window else self.aligned
 
     def state_bytes(self) -> int:
         """Bytes that the cache takes in a file."""
@@ -254,14 +274,14 @@ class Evaluator:
         ids = (ctypes.c_int32 * length)(*self.cells)
         return int(self._lib.llama_state_seq_save_file(self._context, file, 0, ids, length))
 
-    def read_state(self, file: bytes, aligned: int) -> bool:
+    def read_state(self, file: bytes, aligned: int, but_last: int) -> bool:
         """Fill the cache from a file that `write_state` wrote in full: the engine dies of others. Else it is empty."""
         self.clear()
         ids, count = (ctypes.c_int32 * self.size)(), ctypes.c_size_t()
         if not self._lib.llama_state_seq_load_file(self._context, file, 0, ids, self.size, ctypes.byref(count)):
             self.clear()
             return False
-        self.cells, self.aligned = ids[: count.value], aligned
+        self.cells, self.aligned, self.but_last = ids[: count.value], aligned, but_last
         if not self.drops_tail:
             self._keep_state()
         return True
@@ -283,13 +303,13 @@ class Evaluator:
         if not self.drops_tail and self.pictures is None:
             steps = (len(self.cells) + len(tokens) - 1) // self.step_size * self.step_size - len(self.cells)
             if steps > 0:
-                if not self._read_all(tokens[:steps]):
+                if not self._read_all(tokens[:steps], ends=False):
                     return False
                 self._keep_state()
                 tokens = tokens[steps:]
         return self._read_all(tokens)
 
-    def _read_all(self, tokens: Sequence[int]) -> bool:
+    def _read_all(self, tokens: Sequence[int], *, ends: bool = True) -> bool:
         self._lib.llama_set_abort_callback(self._context, self._asks_to_stop, None)
         try:
             done = 0
@@ -299,9 +319,7 @@ class Evaluator:
                 if tokens[done] < 0:
                     done += self._read_picture(tokens[done])
                     continue
-                count = min(self._until_cut(), len(tokens) - done)
-                if self.pictures is not None:
-                    count = next((n for n in range(1, count) if tokens[done + n] < 0), count)
+                count = self._next_batch(tokens, done, ends=ends)
                 started = time.perf_counter()
                 if not self._read_batch(tokens[done : done + count]):
                     return False
@@ -310,6 +328,16 @@ class Evaluator:
         finally:
             self._lib.llama_set_abort_callback(self._context, self._never_stops, None)
         return True
+
+    def _next_batch(self, tokens: Sequence[int], done: int, *, ends: bool) -> int:
+        """How many of the tokens behind the `done` ones are evaluated next."""
+        left = len(tokens) - done
+        count = min(self._until_cut(), left)
+        if self.pictures is not None:
+            return next((n for n in range(1, count) if tokens[done + n] < 0), count)
+        from_start = self.aligned == len(self.cells)
+        alone = ends and from_start and last_alone(len(self.cells) + left)
+        return count - 1 if alone and count == left > 1 else count
 
     def _until_cut(self) -> int:
         """How many tokens the next batch may have: up to a whole step after an odd place, else to a whole batch."""
@@ -333,6 +361,7 @@ class Evaluator:
                 self.cells += tokens
                 if on_cut:
                     self.aligned = len(self.cells) // self.step_size * self.step_size
+                    self.but_last = len(self.cells) if last_alone(len(self.cells) + 1) else 0
         if result in (0, ABORTED):
             return not result
         raise EngineError(f"the engine failed to evaluate the prompt (code {result})", failure_hint())
@@ -369,7 +398,7 @@ class Evaluator:
         """After a failed batch, parts of it may stand in the cache: take them out, or if that is impossible, all."""
         if not self._lib.llama_memory_seq_rm(self._memory, 0, len(self.cells), -1):
             self._lib.llama_memory_clear(self._memory, True)
-            self.cells, self.aligned, self._kept, self._extra = [], 0, None, 0
+            self._nothing_read()
 
     def step(self, token: int) -> int:
         """Evaluate one token of an answer; the row of its logits. Raises EngineError."""

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -58,13 +59,21 @@ EXPECTED_ANSWER = 2048
 """Tokens for which room is made at first when no limit is given; the context grows when an answer is longer."""
 
 
-def open_engine(path: Path, settings: EngineSettings, *, progress: OnLoading | None = None) -> LlamaEngine:
-    """Check a model file and load it.
+def open_engine(
+    path: Path,
+    settings: EngineSettings,
+    *,
+    progress: OnLoading | None = None,
+    meanwhile: Callable[[GGUF], object] | None = None,
+) -> LlamaEngine:
+    """Check a model file and load it; `meanwhile` is done in a thread of its own while the engine reads the weights.
 
     Raises NotFound, CorruptFile, Unsupported (what the file is), UsageError (settings), DoesNotFit, EngineError.
     """
     gguf = read_gguf(path)
     check_safe(gguf)
+    if meanwhile is not None:
+        threading.Thread(target=meanwhile, args=(gguf,)).start()
     return LlamaEngine(gguf, settings, progress=progress)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from llamacli.errors import ContextOverflow, LlamacliError
 from llamacli.runtime import bindings
 from llamacli.runtime.context_limit import RESERVE, kv_bytes_per_token
-from llamacli.runtime.evaluator import Evaluator, Stopped, common_length, whole_cells
+from llamacli.runtime.evaluator import Evaluator, Stopped, common_length, last_alone, whole_cells
 from llamacli.runtime.llama import LlamaEngine
 from llamacli.runtime.memory import memory
 from llamacli.runtime.messages import Finish, Sampling
@@ -211,6 +211,8 @@ class Parallel:
         while done < len(tokens):
             at = len(slot.cells)
             count = min((step if at % step else most) - at % step, len(tokens) - done)
+            if self._exact and done + count == len(tokens) and count > 1 and last_alone(at + count):
+                count -= 1
             for index, token in enumerate(tokens[done : done + count]):
                 self._put(index, token, at + index, slot.sequence, last=done + index + 1 == len(tokens))
             self._decode(count)

@@ -17,6 +17,7 @@ from llamacli.cli.context import Context
 from llamacli.cli.rows import Row, filled, rows_from
 from llamacli.errors import UsageError
 from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.evaluator import LONG_PROMPT
 from llamacli.runtime.llama import open_engine
 from llamacli.runtime.messages import Sampling, Span
 from llamacli.runtime.parallel import Job, Parallel
@@ -65,7 +66,8 @@ def test_rows_are_answered_as_single_prompts_are(slots: int, converted: Callable
 def test_exact_rows_have_the_bits_of_single_runs_on_quantized_files(converted: Callable[..., Path]) -> None:
     with open_engine(converted("tinystories-chat-2m", "Q4_0"), EngineSettings(threads=1, ubatch=16)) as engine:
         sampling = Sampling(temp=0.7, seed=5, predict=12)
-        rows = [engine.tokens((Span(text, False),)) for text in prompts(12)]
+        rows = [engine.tokens((Span(text, False),)) for text in (*prompts(12), " ".join(prompts(12)))]
+        assert len(rows[-1]) > LONG_PROMPT
         alone = []
         for tokens in rows:
             engine.forget()

@@ -25,7 +25,8 @@ from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import LlamaEngine, open_engine
 from llamacli.runtime.messages import Sampling, Usage
-from llamacli.runtime.prefix_cache import PrefixCache, all_entries, common_tokens, entries_in, make_room
+from llamacli.runtime.prefix_cache import PrefixCache, common_tokens
+from llamacli.runtime.prefix_files import all_entries, entries_in, make_room
 
 SETTINGS = EngineSettings(threads=1, ubatch=32, ctx_size=1024)
 GREEDY = Sampling(temp=0, predict=12)
@@ -73,31 +74,50 @@ def test_the_second_process_reads_only_the_rest_and_computes_the_same_bits(model
         without = answer(engine, tokens)
     first, second = kept(model, tmp_path, tokens), kept(model, tmp_path, tokens)
     assert first[1].cached == 0
-    assert second[1].cached == 384
+    assert second[1].cached == 399
     assert without[0] == first[0] == second[0]
     assert without[2] == first[2] == second[2]
 
 
-@pytest.mark.parametrize("shared", [256, 257, 300, 384, 399])
+@pytest.mark.parametrize(
+    ("shared", "own", "cached"),
+    [(256, 70, 256), (300, 70, 288), (384, 70, 384), (399, 2, 384), (399, 1, 399), (390, 10, 384), (399, 0, 384)],
+)
 def test_another_prompt_with_the_same_beginning_gets_the_bits_it_would_have_got(
-    shared: int, model: Path, tmp_path: Path
+    shared: int, own: int, cached: int, model: Path, tmp_path: Path
 ) -> None:
     tokens = prompt(400)
-    other = [*tokens[:shared], *prompt(70, seed=2)]
+    other = [*tokens[:shared], *prompt(1 + own, seed=2)[1:]]
     with fresh(model, None) as engine:
         without = answer(engine, other)
     kept(model, tmp_path, tokens)
     with fresh(model, tmp_path) as engine:
         after = answer(engine, other)
-    assert after[1].cached == shared // 32 * 32
+    assert after[1].cached == cached
     assert (after[0], after[2]) == (without[0], without[2])
 
 
-def test_a_prompt_that_is_the_entry_itself_still_gets_its_logits(model: Path, tmp_path: Path) -> None:
-    tokens = prompt(384)
+@pytest.mark.parametrize("length", [257, 289, 384, 386])
+def test_the_same_prompt_is_taken_up_to_its_last_token_wherever_it_ends(
+    length: int, model: Path, tmp_path: Path
+) -> None:
+    tokens = prompt(length)
+    with fresh(model, None) as engine:
+        without = answer(engine, tokens)
     first, second = kept(model, tmp_path, tokens), kept(model, tmp_path, tokens)
-    assert second[1].cached == 352
-    assert (first[0], first[2]) == (second[0], second[2])
+    assert (first[1].cached, second[1].cached) == (0, length - 1)
+    assert (without[0], without[2]) == (first[0], first[2]) == (second[0], second[2])
+
+
+def test_a_longer_prompt_adds_to_what_a_shorter_one_has_kept(model: Path, tmp_path: Path) -> None:
+    shorter, longer = prompt(400), prompt(800)
+    with fresh(model, None) as engine:
+        without = answer(engine, longer)
+    kept(model, tmp_path, shorter)
+    found = [kept(model, tmp_path, longer) for _ in range(2)]
+    assert [usage.cached for _, usage, _ in found] == [384, 799]
+    assert [(text, logits) for text, _, logits in found] == [(without[0], without[2])] * 2
+    assert kept(model, tmp_path, shorter)[1].cached == 399
 
 
 def test_short_prompts_are_not_kept(model: Path, tmp_path: Path) -> None:
@@ -148,15 +168,17 @@ def test_every_byte_of_an_entry_is_covered(model: Path, tmp_path: Path) -> None:
         cache = engine.prefixes
         assert cache is not None
         cache.restore(engine._compute, tokens, 0)
+        owner = cache._owner(engine._compute)
+        assert entry.seal.fits(entry.path, owner)
         for place in [
             *range(12),
-            *range(len(data) - 56, len(data)),
+            *range(len(data) - 64, len(data)),
             *(numbers.randrange(len(data)) for _ in range(60)),
         ]:
             flipped = bytearray(data)
             flipped[place] ^= 1 << numbers.randrange(8)
             entry.path.write_bytes(flipped)
-            assert not any(cache._intact(found) for found in entries_in(entry.path.parent)), place
+            assert not any(found.seal.fits(found.path, owner) for found in entries_in(entry.path.parent)), place
 
 
 def test_entries_are_the_owners_alone(model: Path, tmp_path: Path) -> None:

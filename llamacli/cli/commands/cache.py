@@ -10,7 +10,7 @@ from llamacli.cli.context import Context
 from llamacli.cli.prompt_cache import cache_root
 from llamacli.cli.sizes import human_age, human_size
 from llamacli.errors import NotFound, UsageError
-from llamacli.runtime.prefix_cache import Entry, all_entries, remove, sweep
+from llamacli.runtime.prefix_files import Entry, all_entries, remove, sweep
 
 
 def cache_command(

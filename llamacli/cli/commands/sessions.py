@@ -65,7 +65,7 @@ def _show(here: Context, chat: Chat) -> None:
 
 
 def _remove(here: Context, chats: Chats, found: list[Chat], yes: bool) -> None:
-    from llamacli.runtime.prefix_cache import forget_chat
+    from llamacli.runtime.prefix_files import forget_chat
 
     console = here.console
     for chat in found:
