@@ -15,6 +15,7 @@ from llamacli.cli.texts import read_text
 
 if TYPE_CHECKING:
     from llamacli.evaluate.activations import Activations
+    from llamacli.evaluate.covariance import Products
     from llamacli.evaluate.windows import CutText
     from llamacli.quantize.importance import ImportanceMatrix
     from llamacli.quantize.plan import PlanOptions
@@ -45,8 +46,9 @@ def gather_matrix(
     *,
     partial: Path | None = None,
     resume: bool = False,
+    products: Products | None = None,
 ) -> ImportanceMatrix:
-    """Read `text` with the model at `path` and return its importance matrix.
+    """Read `text` with the model at `path` and return its importance matrix; `products` are summed beside it.
 
     What has been gathered is kept in `partial` meanwhile; with `resume`, what an interrupted run left there counts.
     """
@@ -60,7 +62,15 @@ def gather_matrix(
         begun = kept.read() if resume else Activations()
         try:
             with here.console.progress("gathering", len(cut), unit="windows") as progress:
-                gather(engine, cut, begun=begun, head=options.head, progress=progress, each=kept.now_and_then)
+                gather(
+                    engine,
+                    cut,
+                    begun=begun,
+                    head=options.head,
+                    products=products,
+                    progress=progress,
+                    each=kept.now_and_then,
+                )
         except BaseException:
             kept.at_last(begun)
             raise
@@ -70,15 +80,24 @@ def gather_matrix(
 def calibrated(
     here: Context, reference: Reference, options: PlanOptions, quality: QualityOptions, threads: int
 ) -> PlanOptions:
-    """`options` with the importance matrix that `--calibrate` asks for, if it does."""
+    """`options` with what `--calibrate` and `--search` ask for: an importance matrix, and how columns go together."""
+    from llamacli.evaluate.covariance import Products
+    from llamacli.quantize.covariance import Covariance, Place
     from llamacli.runtime.engine import EngineSettings
 
     if not quality.calibrate:
         return options
     text = read_text(here, quality.calibrate, "calibration")
     settings = EngineSettings(threads=threads or None)
-    matrix = gather_matrix(here, reference.path, settings, text, GatherOptions(quality.calibrate))
-    return replace(options, importance=matrix)
+    thorough = quality.search == "thorough"
+    products = Products(reference.temporary("products")) if thorough else None
+    how = GatherOptions(quality.calibrate, head=thorough)
+    matrix = gather_matrix(here, reference.path, settings, text, how, products=products)
+    options = replace(options, importance=matrix)
+    if products is None:
+        return options
+    places = {name: Place(found.first, found.columns, found.tokens) for name, found in products.places.items()}
+    return replace(options, covariance=Covariance(products.path, places))
 
 
 def _matrix(found: Activations, datasets: tuple[str, ...], window: int) -> ImportanceMatrix:

@@ -17,6 +17,7 @@ from llamacli.errors import UsageError
 _FLAGS = SharedOptions("quality_options")
 _option = _FLAGS.option
 CHECKS = ("none", "quick", "full")
+SEARCHES = ("usual", "thorough")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class QualityOptions:
     max_kld: float = 0.0
     probe: bool = True
     check: str = "none"
+    search: str = "usual"
 
     @property
     def targets(self) -> bool:
@@ -54,6 +56,13 @@ def quality_options(context: typer.Context) -> QualityOptions:
         raise UsageError(f"{flags} are several promises", "give one of them")
     if options.check not in CHECKS:
         raise UsageError(f"--check {options.check}: {', '.join(CHECKS)}")
+    if options.search not in SEARCHES:
+        raise UsageError(f"--search {options.search}: {' or '.join(SEARCHES)}")
+    if options.search == "thorough" and not options.calibrate:
+        raise UsageError(
+            "--search thorough needs to know how activations go together, which no importance matrix says",
+            "add --calibrate TEXT, or --calibrate builtin",
+        )
     return options
 
 
@@ -90,6 +99,12 @@ def _quality(
     ),
     max_kld: float | None = _option(
         "max_kld", "--max-kld", metavar="X", text="The smallest file expected to diverge by no more nats.", min=0.0001
+    ),
+    search: str | None = _option(
+        "search",
+        "--search",
+        metavar="usual|thorough",
+        text="thorough: with --calibrate; errors make up for one another.",
     ),
     probe: bool | None = _option(
         "probe", "--probe/--no-probe", text="Find out by running the model which tensors matter [yes]."

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 import typer
@@ -185,9 +186,12 @@ def carry_out(
     for output in outputs:
         here.console.status(f"plan      {summary(output.plan)}")
     types = {tensor.type for output in outputs for tensor in output.plan.tensors}
-    if chosen.needs_compile(types):
+    search = _search(outputs)
+    if chosen.needs_compile(types) or (search and search.needs_compile()):
         here.console.status("compiling the kernels for this processor, once (about ten seconds)")
     chosen.prepare(types)
+    if search:
+        search.prepare()
     started = time.perf_counter()
     total = sum(tensor.source_bytes for tensor in outputs[0].plan.tensors)
     with _alone(here, model, outputs), here.console.progress("quantize", total) as progress:
@@ -208,6 +212,15 @@ def carry_out(
     for path in paths if report and not here.console.json_output else ():
         here.console.result(path)
     return paths
+
+
+def _search(outputs: Sequence[Output]) -> ModuleType | None:
+    """The thorough search, if it is asked for."""
+    if all(output.plan.covariance is None for output in outputs):
+        return None
+    from llamacli.quantize import thorough
+
+    return thorough
 
 
 @contextlib.contextmanager

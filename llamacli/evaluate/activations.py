@@ -6,6 +6,7 @@ tokens. In a stack of experts each expert sums the tokens that were sent to it (
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamacli.errors import CorruptFile, EngineError
+from llamacli.evaluate.covariance import Products
 from llamacli.evaluate.windows import CutText, groups
 from llamacli.progress import Progress, Silent
 from llamacli.runtime.graph import Node, node_bytes, operation
@@ -54,19 +56,21 @@ def gather(
     *,
     begun: Activations | None = None,
     head: bool = False,
+    products: Products | None = None,
     progress: Progress | None = None,
     each: Callable[[Activations], None] | None = None,
 ) -> Activations:
     """Read `text` with `engine` and sum the activations; `begun` is what an earlier run has gathered of it.
 
-    `head`: gather for output.weight too. Progress counts windows; `each` is called after every one of them. Raises
-    EngineError where activations are not finite.
+    `head`: gather for output.weight too. `products`: where to sum how columns go together, for all but experts.
+    Progress counts windows; `each` is called after every one of them. Raises EngineError where activations are not
+    finite.
     """
     activations = begun or Activations()
     progress = progress or Silent()
     progress.advance(activations.windows)
     names = {tensor.name for tensor in engine.gguf.tensors if tensor.name.startswith("blk.")}
-    collector = _Collector(names | ({"output.weight"} if head else set()))
+    collector = _Collector(names | ({"output.weight"} if head else set()), products)
     with Windows(engine, text.size, observer=collector, logits_bytes=LOGITS_BYTES) as context:
         for group in groups(len(text), 1, activations.windows):
             for _ in context.evaluate([text.window(number) for number in group], 0):
@@ -85,14 +89,16 @@ def gather(
 class _Collector:
     """An observer of matrix multiplications."""
 
-    def __init__(self, names: Container[str]) -> None:
-        self._names = names
+    def __init__(self, names: Container[str], products: Products | None = None) -> None:
+        self._names, self._products = names, products
         self._sums: dict[str, Sums] = {}
         self._plain, self._chosen = operation("MUL_MAT"), operation("MUL_MAT_ID")
 
     def take(self) -> dict[str, Sums]:
         """What was seen since the last time."""
         seen, self._sums = self._sums, {}
+        if self._products is not None:
+            self._products.next_evaluation()
         return seen
 
     def wants(self, node: Node) -> bool:
@@ -107,6 +113,8 @@ class _Collector:
         values = _floats(node.src[1].contents)
         if node.op == self._plain:
             self._add(name, *_for_all(values, matrix.ne[2], matrix.ne[3]))
+            if self._products is not None and matrix.ne[2] * matrix.ne[3] == 1:
+                self._products.add(name, ctypes.addressof(node.src[1].contents), values.reshape(-1, values.shape[-1]))
         else:
             experts = _numbers(node.src[2].contents)[0, 0]
             self._add(name, *_for_chosen(values[0], experts, matrix.ne[2]))

@@ -18,6 +18,7 @@ from llamacli.formats.gguf_writer import FileLayout, lay_out_split
 from llamacli.formats.rows import Rows, row_count
 from llamacli.formats.tensor_types import BY_NAME, MXFP4, TensorType
 from llamacli.quantize.choose import Choice, choose_types, require_matrix, undecided
+from llamacli.quantize.covariance import Covariance
 from llamacli.quantize.importance import Importance, ImportanceMatrix
 from llamacli.quantize.model import Model
 from llamacli.quantize.overrides import Overrides
@@ -73,6 +74,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     importance: Importance | None = None
     """How much an error in each column matters."""
+    covariance: Covariance | None = None
+    """How errors in several columns go together; given, the search is thorough."""
 
     @property
     def tensors(self) -> tuple[PlannedTensor, ...]:
@@ -115,6 +118,7 @@ class PlanOptions:
     keep_split: bool = False
     split_max_bytes: int = 0
     importance: ImportanceMatrix | None = None
+    covariance: Covariance | None = None
 
 
 def make_plan(model: Model, recipe: Recipe, options: PlanOptions) -> Plan:
@@ -135,7 +139,8 @@ def make_plan(model: Model, recipe: Recipe, options: PlanOptions) -> Plan:
     parts = _parts(tensors, model, options)
     unused = options.overrides.unused(kept.values())
     warnings = (*model.warnings, *(f"--tensor-type {pattern!r} matches no tensor" for pattern in unused))
-    return Plan(recipe, metadata, parts, lay_out_split(metadata, parts), warnings, importance)
+    covariance = options.covariance.renamed(names) if options.covariance else None
+    return Plan(recipe, metadata, parts, lay_out_split(metadata, parts), warnings, importance, covariance)
 
 
 def _mostly(tensors: Sequence[PlannedTensor], recipe: Recipe) -> dict[str, Value]:
@@ -164,6 +169,8 @@ def _metadata(model: Model, recipe: Recipe, options: PlanOptions, importance: Im
         metadata[key] = u32(blocks_left(int(metadata[key].value), options.prune))
     if importance is not None:
         metadata.update(importance.metadata())
+    if options.covariance is not None:
+        metadata["llamacli.search"] = string("thorough")
     metadata.update(options.override_kv)
     return metadata
 

@@ -41,6 +41,8 @@ def fingerprint(stream: Stream, plans: Sequence[Plan], kernel: str) -> str:
         if plan.importance is not None:
             for name in sorted(plan.importance.columns):
                 check.update(name.encode() + plan.importance.matrix.entries[name].sums.tobytes())
+        if plan.covariance is not None:
+            check.update(plan.covariance.digest())
     return check.hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ from llamacli.quantize.kernels import Kernel, first_nonfinite
 from llamacli.quantize.model import Model
 from llamacli.quantize.plan import Plan, PlannedTensor
 from llamacli.quantize.resuming import Journal, allocated, fingerprint, sweep, unfinished
+
+if TYPE_CHECKING:
+    from llamacli.quantize.thorough import Thorough
 
 BLOCK_WEIGHTS = 1 << 20
 """Weights that a worker handles at a time: 2 MiB of bf16, small enough for its caches and large enough for the disk."""
@@ -55,6 +59,7 @@ class _Slot:
     file: AtomicFile
     offset: int
     importance: Importance | None
+    thorough: Thorough | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ def _slots(
 ) -> list[tuple[_Slot, ...]]:
     """Every tensor with its places in all outputs, whose files `opened` gives; their headers are written."""
     slots: dict[str, list[_Slot]] = {name: [] for name in model.tensors}
+    search = _thorough(outputs)
     for output in reversed(outputs):  # files are finished in reverse: the first output, and its first part, last
         for path, part, layout in reversed(
             list(zip(output.paths, output.plan.parts, output.plan.layouts, strict=True))
@@ -128,8 +134,20 @@ def _slots(
             _write(file, 0, layout.header)
             file.verify = _verifier(part)
             for tensor in part:
-                slots[tensor.source].append(_Slot(tensor, file, layout.offsets[tensor.name], output.plan.importance))
+                improves = search is not None and search.improves(tensor.name, tensor.type)
+                offset, importance = layout.offsets[tensor.name], output.plan.importance
+                slots[tensor.source].append(_Slot(tensor, file, offset, importance, search if improves else None))
     return [tuple(found) for found in slots.values() if found]
+
+
+def _thorough(outputs: Sequence[Output]) -> Thorough | None:
+    """The thorough search, where it is asked for: for all outputs of a run, which have the same activations."""
+    covariance = outputs[0].plan.covariance if outputs else None
+    if covariance is None:
+        return None
+    from llamacli.quantize.thorough import Thorough
+
+    return Thorough(covariance)
 
 
 def _quantize_stream(
@@ -309,6 +327,8 @@ class _Worker:
             out = self.arena.empty(((block.stop - block.start) * wanted.row_bytes,), np.uint8)
             weights = slot.importance.weights_for(wanted.name, block.expert) if slot.importance else None
             self.kernel.quantize(wanted.type, rows, out, weights)
+            if slot.thorough is not None:
+                slot.thorough.improve(wanted.name, wanted.type, rows, out)
             _write(slot.file, slot.offset + block.start * wanted.row_bytes, out.data)
 
     def _copy(self, block: _Block, rows: NDArray[np.uint8]) -> None:

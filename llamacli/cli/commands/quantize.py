@@ -132,6 +132,10 @@ def quantize_command(
     if quality.needs_engine:
         if imatrix and quality.calibrate:
             raise UsageError("--imatrix and --calibrate are two matrices", "give one of them")
+        if quality.search == "thorough" and kernel == "ggml":
+            raise UsageError(
+                "--kernel ggml writes what llama-quantize writes, and --search thorough does not", "choose one"
+            )
         _with_engine(here, asked, target, names, options, quality, kernel, threads, dry_run=dry_run, force=force)
         return
     if fit:

@@ -199,6 +199,16 @@ def where(context: Any, mask: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def any_lane(context: Any, mask: Any) -> Any:
+    """`any_lane(mask)`: whether the mask is true in any lane."""
+
+    def emit(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], _I16), ir.Constant(_I16, 0))
+
+    return types.boolean(mask), emit
+
+
+@intrinsic
 def to_ints(context: Any, value: Any) -> Any:
     """`to_ints(x)`: towards zero. The value must fit an int32: clamp it before."""
 

@@ -76,14 +76,15 @@ class Scratch(NamedTuple):
 def new_scratch() -> Scratch:
     """Memory for one thread, about 80 KiB."""
     return Scratch(
-        _aligned(FLOAT_COUNT, np.float32),
-        _aligned(WORD_COUNT, np.int32),
-        _aligned(LANES, np.int64),
-        _aligned(LANES, np.int64),
+        aligned(FLOAT_COUNT, np.float32),
+        aligned(WORD_COUNT, np.int32),
+        aligned(LANES, np.int64),
+        aligned(LANES, np.int64),
     )
 
 
-def _aligned(count: int, dtype: type[Number]) -> NDArray[Number]:
+def aligned(count: int, dtype: type[Number]) -> NDArray[Number]:
+    """An array of zeros that begins at a cache line."""
     size = count * np.dtype(dtype).itemsize
     memory = np.zeros(size + 64, np.uint8)
     skip = -memory.ctypes.data % 64

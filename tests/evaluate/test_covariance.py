@@ -1,0 +1,94 @@
+"""How activations go together: against their squares, which llama-imatrix's files confirm, and through the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import MODELS, ROOT, SHARED, Result
+
+from llamacli.evaluate.activations import gather
+from llamacli.evaluate.covariance import WIDTH, Products
+from llamacli.evaluate.windows import cut_text
+from llamacli.formats.gguf_reader import read_gguf
+from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.llama import open_engine
+
+TEXT = ROOT / "tests" / "data" / "evaluate" / "text.txt"
+ONE_THREAD = EngineSettings(threads=1, gpu_layers=0)
+Converted = Callable[..., Path]
+Invoke = Callable[..., Result]
+
+
+def windows_of(products: Products, name: str) -> np.ndarray:
+    place = products.places[name]
+    data = np.fromfile(products.path, np.float32).reshape(-1, WIDTH, WIDTH)
+    return data[place.first : place.first + place.windows]
+
+
+@pytest.mark.parametrize("model", ["tinystories-656k-wide256", "stories260K-hf"])
+def test_their_diagonal_is_the_squares_and_inputs_are_shared(converted: Converted, tmp_path: Path, model: str) -> None:
+    products = Products(tmp_path / "products")
+    with open_engine(converted(model, "F32"), ONE_THREAD) as engine:
+        text = cut_text(engine, TEXT.read_text(), 64, 3)
+        found = gather(engine, text, head=True, products=products)
+    assert products.places.keys() == found.sums.keys()
+    for name, sums in found.sums.items():
+        place, windows = products.places[name], windows_of(products, name)
+        assert [place.tokens] == sums.tokens.tolist()
+        assert place.columns == sums.squares.shape[1]
+        diagonal = np.diagonal(windows, axis1=1, axis2=2).reshape(-1)
+        assert diagonal[: place.columns] == pytest.approx(sums.squares[0], rel=1e-4, abs=1e-6)
+        assert not diagonal[place.columns :].any()
+        assert np.array_equal(windows, windows.transpose(0, 2, 1))
+    first = {
+        part: products.places[f"blk.1.{part}.weight"].first for part in ("attn_q", "attn_k", "attn_v", "attn_output")
+    }
+    assert first["attn_q"] == first["attn_k"] == first["attn_v"] != first["attn_output"]
+    assert products.places["blk.1.ffn_up.weight"] is products.places["blk.1.ffn_gate.weight"]
+    inputs = {place.first: place for place in products.places.values()}
+    assert products.path.stat().st_size == 4 * WIDTH * WIDTH * sum(place.windows for place in inputs.values())
+
+
+@pytest.mark.skipif(not (SHARED / "families" / "mixtral").is_dir(), reason="needs the fixtures of model families")
+def test_experts_are_left_out(invoke: Invoke, tmp_path: Path) -> None:
+    model, products = tmp_path / "mixtral.gguf", Products(tmp_path / "products")
+    assert invoke("quantize", SHARED / "families" / "mixtral", model, "-q", "F32", "-t", 1).code == 0
+    with open_engine(model, ONE_THREAD) as engine:
+        found = gather(engine, cut_text(engine, TEXT.read_text(), 64, 1), products=products)
+    assert {name for name in found.sums if "_exps" not in name} == products.places.keys() != found.sums.keys()
+
+
+def test_the_command_makes_a_better_file_of_the_same_size(invoke: Invoke, tmp_path: Path) -> None:
+    model, divergence = MODELS["tinystories-chat-2m"], {}
+    for search in ("usual", "thorough"):
+        done = invoke(
+            "quantize", model, f"{search}.gguf", "-q", "Q3_K_S", "--calibrate", TEXT, "--search", search, "-t", 1,
+            "--check", "--json",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        divergence[search] = done.json["outputs"][0]["check"]["divergence"]["mean"]["value"]
+    assert divergence["thorough"] < 0.95 * divergence["usual"]
+    usual, thorough = (read_gguf(tmp_path / f"{search}.gguf") for search in ("usual", "thorough"))
+    assert thorough.get("llamacli.search") == "thorough" and usual.get("llamacli.search") is None
+    assert [(t.name, t.shape) for t in usual.tensors] == [(t.name, t.shape) for t in thorough.tensors]
+    assert not list(tmp_path.glob(".llamacli-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--search", "thorough"), "add --calibrate TEXT"),
+        (("--search", "thorough", "--imatrix", "m.gguf"), "add --calibrate TEXT"),
+        (("--search", "thorough", "--calibrate", TEXT, "--kernel", "ggml"), "--kernel ggml writes what"),
+        (("--search", "hard"), "usual or thorough"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_before_anything_is_read(
+    invoke: Invoke, tmp_path: Path, arguments: tuple[object, ...], told: str
+) -> None:
+    done = invoke("quantize", MODELS["tinystories-chat-2m"], "out.gguf", "-q", "Q4_K_M", *arguments)
+    assert done.code == 2 and told in done.err, done.err
+    assert not list(tmp_path.iterdir())
