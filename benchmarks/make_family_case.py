@@ -29,7 +29,7 @@ TWINS, WRAPPED = _OTHERS["TWINS"], _OTHERS["WRAPPED"]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402, TID251
 import transformers  # noqa: E402, TID251
-from converting import architecture_keys, digests, read_gguf  # noqa: E402
+from converting import architecture_keys, digests, other_keys, read_gguf  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from synthetic import values_of, write_checkpoint  # noqa: E402
 
@@ -128,6 +128,7 @@ def main() -> None:
     if given.llama_cpp:
         peer = read_gguf(given.llama_cpp)
         case["peer_keys"] = architecture_keys(peer.metadata)
+        case["peer_others"] = other_keys(peer.metadata)
         case["peer_tensors"] = {name: [list(shape), digest[:16]] for name, (shape, _, digest) in digests(peer).items()}
     path = ROOT / "tests" / "data" / "families" / f"{given.name}.json"
     path.write_text(json.dumps(case, separators=(",", ":")) + "\n")

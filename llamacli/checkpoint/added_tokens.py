@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llamacli.checkpoint.draft import AddedToken, Draft
+from llamacli.checkpoint.pretokenizers import shorten
 from llamacli.checkpoint.vocabulary import TokenType
 
 
 def with_flags(token: AddedToken, again: AddedToken) -> AddedToken:
     """`token` with the flags that tokenizer_config.json gives it: they count more than tokenizer.json's."""
-    return replace(token, strip_left=again.strip_left, strip_right=again.strip_right)
+    return replace(token, strip_left=again.strip_left, strip_right=again.strip_right, single_word=again.single_word)
 
 
-def found_by_us(
-    draft: Draft, added: Iterable[AddedToken], types: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids of the tokens to be looked for in text as it is written, and once it is normalized; mostly none."""
-    plain = [token for token in added if types[token.id] == TokenType.USER_DEFINED]
+@dataclass(frozen=True)
+class Found:
+    """Ids of the added tokens that our runtime looks for; mostly none."""
+
+    written: tuple[int, ...] = ()
+    """Those that are looked for in text as it is written."""
+    normalized: tuple[int, ...] = ()
+    """Those that are looked for once it is normalized."""
+    single_words: tuple[int, ...] = ()
+    """Which of them count only as words of their own."""
+    inside_words: bool = False
+    """Whether the engine would find some of them inside words."""
+    warnings: tuple[str, ...] = ()
+
+
+def found_by_us(draft: Draft, added: Iterable[AddedToken], types: Sequence[int]) -> Found:
+    """The tokens to be looked for, control tokens among them only where it matters to those."""
+    known = [token for token in added if types[token.id] in (TokenType.USER_DEFINED, TokenType.CONTROL)]
+    plain = [token for token in known if types[token.id] == TokenType.USER_DEFINED]
     form = draft.mends.normalizer if draft.model == "gpt2" else ""
+    together = any(token.single_word for token in known) or overlap([token.text for token in known])
     needed = (
-        (plain and (draft.model == "bert" or draft.mends.space_prefix))
+        together
+        or (plain and (draft.model == "bert" or draft.mends.space_prefix or draft.mends.cut == "sentencepiece"))
         or any(token.strip_left or token.strip_right for token in plain)
         or (form and any(token.normalized and not token.text.isascii() for token in plain))
-        or overlap([token.text for token in plain])
     )
     if not needed:
-        return (), ()
-    late = tuple(token.id for token in plain if form and token.normalized)
-    return tuple(token.id for token in plain if token.id not in late), late
+        return Found()
+    control = [place for place, kind in enumerate(types) if kind == TokenType.CONTROL]
+    late = [token.id for token in plain if form and token.normalized]
+    single = [token for token in known if token.single_word]
+    name = shorten(repr(single[0].text), 40) if single else ""
+    written = {token.id for token in plain}.difference(late).union(control if together else ())
+    return Found(
+        tuple(sorted(written)),
+        tuple(late),
+        tuple(token.id for token in single),
+        bool(single),
+        (f"other programs find {len(single)} added tokens such as {name} inside words too",) if single else (),
+    )
 
 
 def overlap(texts: Sequence[str]) -> bool:

@@ -24,6 +24,8 @@ class AddedToken:
     strip_right: bool = False
     normalized: bool = False
     """Whether it is looked for in the text as normalized, not as written."""
+    single_word: bool = False
+    """Whether it counts only where no letter, digit or the like stands beside it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Draft:
     precompiled_charsmap: bytes | None = None
     mends: Mends = NO_MENDS
     warnings: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    """Steps by which a byte-level tokenizer cuts text into words; see `formats/expressions.py`."""
     phantom_spaces: bool = False
     """WordPiece: the engine wants words marked with a leading space, not word endings with `##`."""
 

@@ -63,6 +63,7 @@ def read_sentencepiece(data: bytes, rows: int) -> Draft:
 
 def _bpe(pieces: Pieces) -> Draft:
     warnings = byte_warnings(pieces.texts)
+    own = bool(warnings) or not {TokenType.USER_DEFINED, TokenType.UNUSED}.isdisjoint(pieces.types)
     if pieces.removes_extra_spaces:
         warnings.append("the tokenizer takes runs of spaces for one; other programs do not")
     charsmap = check_charsmap(pieces.charsmap, FILE)
@@ -80,7 +81,11 @@ def _bpe(pieces: Pieces) -> Draft:
         wrapping=Wrapping(),
         add_space_prefix=None if pieces.adds_prefix else False,
         precompiled_charsmap=charsmap,
-        mends=Mends(normalizer="charsmap" if charsmap else "", spaces="single" if pieces.removes_extra_spaces else ""),
+        mends=Mends(
+            normalizer="charsmap" if charsmap else "",
+            spaces="single" if pieces.removes_extra_spaces else "",
+            cut="pairs" if own else "",
+        ),
         warnings=tuple(warnings),
     )
 

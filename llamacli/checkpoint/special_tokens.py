@@ -117,7 +117,7 @@ def listed_elsewhere(tokenizer_config: Mapping[str, Any], added_tokens: Mapping[
         text = entry.get("content") if isinstance(entry, dict) else None
         if not (key.isascii() and key.isdigit() and len(key) < 10) or not isinstance(text, str):
             raise CorruptFile(f"tokenizer_config.json: added token {shorten(repr(key), 40)} is damaged")
-        flags = (entry.get(flag) is True for flag in ("special", "lstrip", "rstrip"))
+        flags = (entry.get(flag) is True for flag in ("special", "lstrip", "rstrip", "normalized", "single_word"))
         yield AddedToken(int(key), text, *flags)
     for text, place in added_tokens.items():
         if type(place) is not int or place < 0:

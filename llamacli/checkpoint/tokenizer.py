@@ -48,7 +48,7 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
     express_ends(roles, tokens)
     templates = read_templates(source, settings.tokenizer)
     strips = {token.id: token for token in added if token.id < rows}
-    written, normalized = found_by_us(draft, [token for token in added if token.id < rows], types)
+    found = found_by_us(draft, [token for token in added if token.id < rows], types)
     return Vocabulary(
         model=draft.model,
         pre=draft.pre,
@@ -70,19 +70,27 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
         chat_templates=dict(templates.named),
         end_of_turn=roles.ends,
         mends=replace(
-            draft.mends,
+            _inside_words(draft) if found.inside_words else draft.mends,
             prefix=wrapping.prefix,
             suffix=wrapping.suffix,
             strip_left=tuple(sorted(place for place, token in strips.items() if token.strip_left)),
             strip_right=tuple(sorted(place for place, token in strips.items() if token.strip_right)),
             end_of_turn=roles.unexpressed,
             ordinary=ordinary_ends(tokens, types),
-            found=written,
-            found_normalized=normalized,
+            found=found.written,
+            found_normalized=found.normalized,
+            single_word=found.single_words,
             literal=_literal(draft.added),
         ),
-        warnings=(*draft.warnings, *warnings, *roles.warnings, *wrapping.warnings),
+        warnings=(*draft.warnings, *warnings, *found.warnings, *roles.warnings, *wrapping.warnings),
     )
+
+
+def _inside_words(draft: Draft) -> Mends:
+    """The mends of a vocabulary with tokens that the engine would find inside words."""
+    if draft.model == "llama":
+        return replace(draft.mends, cut="pairs")
+    return replace(draft.mends, words=draft.cut)
 
 
 @dataclass(frozen=True)

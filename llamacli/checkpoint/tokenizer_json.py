@@ -68,6 +68,7 @@ def added_tokens(document: Mapping[str, Any]) -> tuple[AddedToken, ...]:
                 entry.get("lstrip") is True,
                 entry.get("rstrip") is True,
                 entry.get("normalized") is True,
+                entry.get("single_word") is True,
             )
         )
     return tuple(tokens)
@@ -198,7 +199,9 @@ def _byte_level(
         cut=name.cut,
     )
     types = [int(TokenType.NORMAL)] * len(tokens)
-    return Draft(FILE, "gpt2", name.pre, tokens, types, merges=merges, mends=mends, warnings=tuple(warnings))
+    return Draft(
+        FILE, "gpt2", name.pre, tokens, types, merges=merges, mends=mends, warnings=tuple(warnings), cut=cut.steps
+    )
 
 
 def _unmerged(tokens: Sequence[str | None], merges: Sequence[str], added: Sequence[AddedToken]) -> list[str]:
@@ -288,7 +291,12 @@ def _sentencepiece_style(
         unknown=_unknown(model, tokens),
         # "first" is written as "never": chats come out right in every program, and ours adds the one space in front.
         add_space_prefix=None if spacing.prefix in ("always", "missing") else False,
-        mends=Mends(normalizer=spacing.form, space_prefix=spacing.prefix if spacing.prefix != "always" else ""),
+        mends=Mends(
+            normalizer=spacing.form,
+            space_prefix=spacing.prefix if spacing.prefix != "always" else "",
+            cut="pairs" if merging["model"] == "llama" and missing_bytes(tokens) else "",
+            unknown="" if model.get("fuse_unk") is True or not missing_bytes(tokens) else "each",
+        ),
         warnings=tuple(warnings),
         **merging,
     )

@@ -48,7 +48,14 @@ class Mends:
     front of every stretch.
     """
     cut: str = ""
-    """Name of the cut into words that our runtime makes instead of the engine; see `formats/expressions.py`."""
+    """Name of the cut into words that our runtime makes instead of the engine; see `formats/expressions.py`.
+
+    Of scored pieces: `clusters`, `sentencepiece` or `pairs`, the ways to find them that the runtime has.
+    """
+    words: tuple[str, ...] = ()
+    """The steps of the cut into words, where added tokens are found inside words by the engine, and must not be."""
+    unknown: str = ""
+    """`each`: every unknown character is a token; otherwise one stands for all in a row."""
     prefix: tuple[int, ...] = ()
     """Ids in front of every prompt, where they are not just the BOS token (GLM: `[gMASK]<sop>`)."""
     suffix: tuple[int, ...] = ()
@@ -65,24 +72,29 @@ class Mends:
     """Added tokens to be looked for in text as it is written, where the engine would find others or leave white space."""
     found_normalized: tuple[int, ...] = ()
     """Those to be looked for in text once it has its Unicode form."""
+    single_word: tuple[int, ...] = ()
+    """Those that count only where no letter, digit or the like stands beside them."""
     literal: tuple[str, ...] = ()
     """Pieces of visible spaces that are found in text as it is written, before its own spaces become visible (Gemma)."""
 
     def metadata(self) -> dict[str, Value]:
         """The keys for what is not empty."""
         values: dict[str, Value] = {}
-        for name in ("normalizer", "spaces", "space_prefix", "cut"):
+        for name in ("normalizer", "spaces", "space_prefix", "cut", "unknown"):
             if text := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = string(text)
-        if self.literal:
-            values["tokenizer.llamacli.literal"] = array(ValueType.STRING, self.literal)
+        for name in ("literal", "words"):
+            if texts := getattr(self, name):
+                values[f"tokenizer.llamacli.{name}"] = array(ValueType.STRING, texts)
         for name in _IDS:
             if ids := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = array(ValueType.UINT32, ids)
         return values
 
 
-_IDS = ("prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary", "found", "found_normalized")
+_IDS = (
+    "prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary", "found", "found_normalized", "single_word",
+)  # fmt: skip
 NO_MENDS = Mends()
 
 

@@ -22,6 +22,8 @@ def _classifier_pooling(config: Config) -> Value | None:
     return u32({"mean": 1, "cls": 2}[config.get("classifier_pooling", default="cls")])
 
 
+NO_SEGMENTS = Key("tokenizer.ggml.token_type_count", lambda config: None)
+
 MODERN_BERT = BERT.override(
     name="modern-bert",
     title="ModernBERT",
@@ -30,7 +32,7 @@ MODERN_BERT = BERT.override(
         *ENCODER_KEYS,
         Key("attention.sliding_window", count("local_attention")),
         Key("attention.sliding_window_pattern", count("global_attn_every_n_layers")),
-        NO_SCALING, VOCAB_SIZE,
+        NO_SCALING, VOCAB_SIZE, NO_SEGMENTS,
         Key("hidden_activation", _activation),
         Key("attention.layer_norm_epsilon", real("layer_norm_eps", "norm_eps")),
         Key("classifier.pooling_type", _classifier_pooling),

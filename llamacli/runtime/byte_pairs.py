@@ -8,9 +8,10 @@ from functools import cached_property
 from itertools import pairwise
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.added_tokens import single_words
 from llamacli.runtime.long_words import bounded
 from llamacli.runtime.older_unicode import NEWER_THAN_8
-from llamacli.runtime.words import words_of
+from llamacli.runtime.words import words_by, words_of
 
 MOST_KEPT = 50_000
 """Words whose ids are remembered."""
@@ -38,7 +39,8 @@ class BytePairs:
     def __init__(self, gguf: GGUF, name: str, cut: Callable[[str], Iterator[str]]) -> None:
         self._gguf = gguf
         self._cut = cut
-        self._different, self._between = _CUT_DIFFERENTLY[name], _BETWEEN.get(name)
+        self._different, self._between = _CUT_DIFFERENTLY.get(name), _BETWEEN.get(name)
+        self._single_words = single_words(gguf)
         self._whole_words = gguf.get("tokenizer.ggml.pre") == "granite-embed-multi-97m"
         self._known: dict[str, list[int]] = {}
 
@@ -46,13 +48,14 @@ class BytePairs:
     def from_gguf(cls, gguf: GGUF) -> BytePairs | None:
         """Those of a file that names a cut; None for others."""
         name = gguf.get("tokenizer.llamacli.cut")
-        cut = words_of(name)
+        steps = gguf.get("tokenizer.llamacli.words", ())
+        cut = words_of(name) or words_by(steps)
         bytewise = gguf.get("tokenizer.ggml.model") == "gpt2"
         return cls(gguf, str(name), cut) if cut is not None and bytewise else None
 
     def ids(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Ids of ordinary text; `encode` is the engine's way."""
-        if self._different.search(text):
+        if any(pattern and pattern.search(text) for pattern in (self._different, self._single_words)):
             return list(self._own_ids(text))
         parts = self._between.split(text) if self._between else (text,)
         return [token for part in parts for token in encode(part)]
@@ -79,7 +82,9 @@ class BytePairs:
         """Tokens that stand for themselves wherever they are written."""
         types = self._gguf.get("tokenizer.ggml.token_type", ())
         tokens = self._gguf.get("tokenizer.ggml.tokens", ())
-        return {tokens[place]: place for place, kind in enumerate(types) if kind == _USER_DEFINED}
+        looked_for = {*self._gguf.get("tokenizer.llamacli.found", ())}
+        places = (place for place, kind in enumerate(types) if kind == _USER_DEFINED and place not in looked_for)
+        return {tokens[place]: place for place in places}
 
     @cached_property
     def _fixed(self) -> re.Pattern[str] | None:

@@ -19,6 +19,19 @@ NORMAL, USER_DEFINED, BYTE = 1, 4, 6
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
+def pieces_of(gguf: GGUF) -> list[tuple[int, str, float, int]]:
+    """Id, text, score and type of all tokens but those that are none of the model's: they were added, and are found before."""
+    added = {*gguf.get("tokenizer.llamacli.found", ())}
+    columns = [gguf.get(f"tokenizer.ggml.{name}", ()) for name in ("tokens", "scores", "token_type")]
+    lowest = min(columns[1], default=0.0)  # which those have that came later
+    rows = zip(*columns, strict=False)
+    return [
+        (place, text, score, NORMAL if place in added else kind)
+        for place, (text, score, kind) in enumerate(rows)
+        if place not in added or score > lowest or len(text) == 1
+    ]
+
+
 class ScoredPieces:
     """The pieces of one file.
 
@@ -69,27 +82,20 @@ class ScoredPieces:
             former = token
 
     @cached_property
-    def _columns(self) -> list[tuple[str, float, int]]:
-        columns = (self._gguf.get(f"tokenizer.ggml.{name}", ()) for name in ("tokens", "scores", "token_type"))
-        return list(zip(*columns, strict=False))
+    def _columns(self) -> list[tuple[int, str, float, int]]:
+        """Id, text, score and type of all tokens but those that were added to the tokenizer, which are found before."""
+        return pieces_of(self._gguf)
 
     @cached_property
     def user_defined(self) -> Mapping[str, int]:
-        """Pieces that a user defined; not those that were added to the tokenizer, which are found before."""
-        added = {*self._gguf.get("tokenizer.llamacli.found", ())}
-        return {
-            text: place
-            for place, (text, _, kind) in enumerate(self._columns)
-            if kind == USER_DEFINED and place not in added
-        }
+        """Pieces that a user defined."""
+        return {text: place for place, text, _, kind in self._columns if kind == USER_DEFINED}
 
     @cached_property
     def _pieces(self) -> Mapping[str, tuple[int, float]]:
         """Id and score by text."""
         rounded = _in_single_precision if self._single else float
-        pieces = {
-            text: (place, score) for place, (text, score, kind) in enumerate(self._columns) if kind in self._kinds
-        }
+        pieces = {text: (place, score) for place, text, score, kind in self._columns if kind in self._kinds}
         if self._single:
             for text, place in self.user_defined.items():
                 pieces[text] = (place, rounded(USER_DEFINED_BONUS * (len(text.encode()) - 1)))
@@ -110,7 +116,7 @@ class ScoredPieces:
 
     @cached_property
     def _worst(self) -> float:
-        scores = (score for _, score, kind in self._columns if kind in self._kinds)
+        scores = (score for _, _, score, kind in self._columns if kind in self._kinds)
         worst = min(scores, default=0.0) - UNKNOWN_PENALTY
         return _in_single_precision(worst) if self._single else worst
 
@@ -118,7 +124,7 @@ class ScoredPieces:
     def _bytes(self) -> Mapping[int, int]:
         """Ids of the bytes, where all of them have one: no character is unknown then."""
         found = {}
-        for place, (text, _, kind) in enumerate(self._columns):
+        for place, text, _, kind in self._columns:
             if kind == BYTE and (match := _BYTE.fullmatch(text)):
                 found[int(match[1], 16)] = place
         return found if len(found) == 256 else {}

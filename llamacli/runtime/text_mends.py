@@ -15,6 +15,7 @@ from llamacli.runtime.added_tokens import AddedTokens
 from llamacli.runtime.byte_pairs import BytePairs
 from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.older_unicode import FORMS, normalize
+from llamacli.runtime.piece_pairs import PiecePairs
 from llamacli.runtime.sentencepiece import SentencePiece
 from llamacli.runtime.unigram import Unigram
 from llamacli.runtime.word_pieces import WordPieces
@@ -41,7 +42,7 @@ class TextMends:
     """Tokens that end an answer and that the engine does not know as such."""
     ordinary: frozenset[int] = frozenset()
     """Tokens of ordinary text that the engine takes for the end of an answer."""
-    pieces: WordPieces | BytePairs | Unigram | SentencePiece | None = None
+    pieces: WordPieces | BytePairs | PiecePairs | Unigram | SentencePiece | None = None
     """What stands in for the engine's own tokenizer."""
     literal: re.Pattern[str] | None = None
     """Pieces that stand for themselves wherever they are written: text is cut around them."""
@@ -98,7 +99,7 @@ class TextMends:
             text = normalize(self.normalizer, text)
         if self.charsmap:
             text = self.charsmap.normalized(text)
-        return " ".join(filter(None, text.split(" "))) if self.single_spaces else text
+        return " ".join(filter(None, text.split(" "))).rstrip("".join(_SPACES)) if self.single_spaces else text
 
     def _with_space(self, text: str, first: bool) -> str:
         if not text or not (self.space_prefix == "missing" or (self.space_prefix == "first" and first)):
@@ -108,8 +109,8 @@ class TextMends:
         return text if text.startswith(_SPACES) else f" {text}"
 
 
-def _pieces(gguf: GGUF) -> WordPieces | BytePairs | Unigram | SentencePiece | None:
-    kinds = (WordPieces, BytePairs, Unigram, SentencePiece)
+def _pieces(gguf: GGUF) -> WordPieces | BytePairs | PiecePairs | Unigram | SentencePiece | None:
+    kinds = (WordPieces, BytePairs, PiecePairs, Unigram, SentencePiece)
     return next((found for kind in kinds if (found := kind.from_gguf(gguf))), None)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.added_tokens import single_words
 from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.scored_pieces import ScoredPieces
 
@@ -37,6 +38,7 @@ class Unigram:
     def __init__(self, gguf: GGUF) -> None:
         self._gguf = gguf
         self._pieces = ScoredPieces(gguf, single=False)
+        self._single_words = single_words(gguf)
         self._known: dict[str, list[int]] = {}
 
     @classmethod
@@ -47,7 +49,8 @@ class Unigram:
 
     def ids(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Ids of ordinary text; `encode` is the engine's way, which is right where no marks are."""
-        if text.isascii() or not (any(map(_attaches, text)) or _LEADING.intersection(text)):
+        marked = not text.isascii() and (any(map(_attaches, text)) or _LEADING.intersection(text))
+        if not marked and not (self._single_words and self._single_words.search(text)):
             return encode(text)
         return [token for word in "".join(self._normalized(text)).split() for token in self._ids_of(START + word)]
 

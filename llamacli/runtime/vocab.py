@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from llamacli.errors import EngineError
 from llamacli.formats.gguf_reader import GGUF
+from llamacli.runtime.added_tokens import WHITE_SPACE
 from llamacli.runtime.known_text import KnownText
 from llamacli.runtime.long_words import LONGEST_WORD, bounded
 from llamacli.runtime.messages import Prompt
@@ -181,8 +182,8 @@ class Vocab:
             nonlocal first
             joined = "".join(text)
             text.clear()
-            joined = joined.lstrip() if strip_next else joined
-            joined = joined.rstrip() if strip_end else joined
+            joined = joined.lstrip(WHITE_SPACE) if strip_next else joined
+            joined = joined.rstrip(WHITE_SPACE) if strip_end else joined
             at_start = not out
             if first:
                 out.extend(self._mends.prefix or self._front())
@@ -219,6 +220,8 @@ class Vocab:
 
     def _parts(self, prompt: Prompt) -> list[str | int]:
         """The prompt as stretches of text and control tokens, in order."""
+        if self._mends.added and self._mends.added.control:
+            return list(self._mends.added.in_prompt(_joined(prompt)))
         parts: list[str | int] = []
         for control, text in _joined(prompt):
             parts += self._cut(text) if control else [text]

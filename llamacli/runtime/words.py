@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from llamacli.formats.expressions import CUTS, DIGIT, DIGITS, GPT2, GPT2_BYTES
+from llamacli.formats.expressions import BLOOM, CUTS, DIGIT, DIGITS, GPT2, GPT2_BYTES
 from llamacli.runtime.older_unicode import is_punctuation
 
 _KINDS = ("Lu", "Lt", "Ll", "Lm", "Lo", "M", "Nd", "Nl", "No", "Pc", "P", "S", "Z", "C")
@@ -88,10 +88,9 @@ def translated(expression: str) -> str:
 
 
 class Words:
-    """A cut of CUTS."""
+    """A cut by steps as those of CUTS."""
 
-    def __init__(self, name: str) -> None:
-        steps = CUTS[name]
+    def __init__(self, steps: Sequence[str]) -> None:
         self._stand_ins = _StandIns(signs=any(step.startswith("punctuation:") for step in steps))
         self._steps = [_step(step) for step in steps]
 
@@ -113,10 +112,13 @@ def _step(step: str) -> tuple[bool, re.Pattern[str], bool]:
         DIGIT: r"\p{N}",
         DIGITS: "[0-9]+",  # in every known cut it comes after the byte alphabet, in which only these are digits
         GPT2_BYTES: GPT2,
+        BLOOM: BLOOM.replace("|[", "|").replace("])", ")"),  # a class in a class
         "punctuation:Contiguous": rf"[!-/:-@\[-`{{-~{_SIGN}]+",
     }
     joins = step.startswith("next:")
     expression = named.get(step, step).removeprefix("next:")
+    # Without effect in any known cut, and Python 3.10 does not know them.
+    expression = re.sub(r"(?<=[?*+])\+", "", expression)
     if all(character < "\x80" or character == _SIGN for character in expression):
         return True, re.compile(translated(expression)), joins
     return False, re.compile(expression.replace(r"\s", f"[{_WHITE_SPACE}]")), joins
@@ -141,4 +143,14 @@ def _ends(expression: re.Pattern[str], text: str, ends: list[int], joins: bool) 
 
 def words_of(name: object) -> Callable[[str], Iterator[str]] | None:
     """The cut of that name; None for none, or one that a newer version knows."""
-    return Words(name) if isinstance(name, str) and name in CUTS else None
+    return Words(CUTS[name]) if isinstance(name, str) and name in CUTS else None
+
+
+def words_by(steps: object) -> Callable[[str], Iterator[str]] | None:
+    """The cut that a file describes by its steps; None for none, or one that a newer version knows."""
+    if not isinstance(steps, Sequence) or not steps or not all(isinstance(step, str) for step in steps):
+        return None
+    try:
+        return Words(steps)
+    except re.error:
+        return None

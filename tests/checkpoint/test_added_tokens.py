@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_tokenizer import EngineTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from llamacli.checkpoint.added_tokens import overlap
@@ -30,14 +34,24 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "normalized": [{"content": "Caf\u00e9 x", "normalized": True}, {"content": "e\u0301\u0323"}],
     "plain": [{"content": "<tool>"}, {"content": "</tool>"}, {"content": "a b"}],
     "special": [{"content": "<left>", "lstrip": True, "special": True}, {"content": "<tool>", "special": True}],
+    "single words": [
+        {"content": "ab", "single_word": True},
+        {"content": "<tool>", "single_word": True, "special": True},
+        {"content": "<left>", "single_word": True, "lstrip": True},
+    ],
 }
 
 
 def folder_with(family: str, added: list[dict[str, Any]], room: Path) -> tuple[Vocabulary, Tokenizer]:
     """The vocabulary of a family with further tokens, and the library's tokenizer of the same file."""
     document = json.loads((DATA / family / "tokenizer.json").read_text(encoding="utf-8"))
-    known = [*document["model"]["vocab"].values(), *(token["id"] for token in document["added_tokens"])]
-    document["added_tokens"] += [{**FLAGS, **token, "id": max(known) + 1 + turn} for turn, token in enumerate(added)]
+    vocab = document["model"]["vocab"]
+    known = [*vocab.values(), *(token["id"] for token in document["added_tokens"])]
+    fresh = itertools.count(max(known) + 1)  # the library numbers them so, whatever the file says
+    document["added_tokens"] += [
+        {**FLAGS, **token, "id": vocab[token["content"]] if token["content"] in vocab else next(fresh)}
+        for token in added
+    ]
     (room / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
     config = json.loads((DATA / family / "config.json").read_text(encoding="utf-8"))
     rows = max(known) + 1 + len(added)
@@ -55,6 +69,53 @@ def test_added_tokens_are_found_as_the_tokenizer_finds_them(family: str, kind: s
     with EngineTokenizer(vocabulary, tmp_path) as engine:
         for text in TEXTS:
             assert engine.encode_mended(text) == theirs.encode(text, add_special_tokens=False).ids, text
+
+
+PARTS = [
+    "a",
+    "ab",
+    "abc",
+    "b",
+    "<",
+    "<t>",
+    "t>",
+    "_",
+    "9",
+    "é",
+    "²",
+    "中",
+    "\u0301",
+    "\u24b6",
+    "-",
+    ".",
+    " ",
+    "  ",
+    "\n",
+    "\u3000",
+]
+ADDED = st.lists(
+    st.fixed_dictionaries({
+        "content": st.lists(st.sampled_from(["a", "ab", "b", "<t>", "<", "t>", "-", "c"]), min_size=1, max_size=3).map("".join),
+        **dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), st.booleans()),
+    }),
+    min_size=1, max_size=4, unique_by=lambda token: token["content"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=20, deadline=None)
+@given(added=ADDED, texts=st.lists(st.lists(st.sampled_from(PARTS), max_size=12).map("".join), min_size=6, max_size=6))
+def test_any_flags_mean_what_they_mean_to_the_tokenizer(
+    family: str, added: list[dict[str, Any]], texts: list[str]
+) -> None:
+    if family == "bert":  # a piece of WordPiece that is added too is no piece of words any more
+        added = [token for token in added if len(token["content"]) > 1]
+    with tempfile.TemporaryDirectory() as name:
+        room = Path(name)
+        vocabulary, theirs = folder_with(family, added, room)
+        with EngineTokenizer(vocabulary, room) as engine:
+            for text in texts:
+                assert engine.encode_mended(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
 def test_tokens_without_flags_are_left_to_the_engine(tmp_path: Path) -> None:

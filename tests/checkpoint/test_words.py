@@ -38,7 +38,7 @@ def test_text_is_cut_where_the_tokenizer_cuts_it(name: str) -> None:
     document = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": declared(CUTS[name])}
     cut = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **document})).pre_tokenizer
     generator = random.Random(name)
-    words = Words(name)
+    words = Words(CUTS[name])
     for text in [*CORNERS, *(random_text(generator) for _ in range(150))]:
         assert list(words(text)) == [text[start:end] for _, (start, end) in cut.pre_tokenize_str(text)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from llamacli.quantize.model import Model, open_model
 from llamacli.quantize.plan import PlanOptions, make_plan
 from llamacli.quantize.recipes import recipe_named
 from llamacli.quantize.run import Output, quantize
+
+LONG = 32
+"""Characters or items of a value that is kept whole."""
 
 
 def convert(folder: Path, target: Path, kind: str = "F32", adapters: Sequence[Adapter] = ()) -> Path:
@@ -52,4 +56,16 @@ def architecture_keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {key: plain(value) for key, value in metadata.items() if not key.startswith(("general.", "tokenizer."))}
 
 
-__all__ = ["architecture_keys", "convert", "digests", "plain", "read_gguf", "write"]
+def other_keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys `general.*` and `tokenizer.*`; of long values their length and digest."""
+    found = {key: plain(value) for key, value in metadata.items() if key.startswith(("general.", "tokenizer."))}
+    return {key: _shortened(value) for key, value in found.items()}
+
+
+def _shortened(value: Any) -> Any:
+    if not isinstance(value, (str, list)) or len(value) <= LONG:
+        return value
+    return [len(value), hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]]
+
+
+__all__ = ["architecture_keys", "convert", "digests", "other_keys", "plain", "read_gguf", "write"]

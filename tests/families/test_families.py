@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from converting import architecture_keys, convert, digests, read_gguf
+from converting import architecture_keys, convert, digests, other_keys, read_gguf
 from engine_answers import Engine, computed, nmse
 from support import ROOT
 from synthetic import write_checkpoint
@@ -70,6 +70,40 @@ INTENDED_KEYS_OF_CASE = {
     "llava_mistral": ("llama.attention.*_length", "as llava_llama"),
 }
 """Where keys of one case differ, and why."""
+
+INTENDED_OTHERS = {
+    ("tokenizer.ggml.add_?os_token", "*"): "written as the post-processor says, instead of left to the engine's guess",
+    ("tokenizer.ggml.add_sep_token", "modern_bert*"): "as the post-processor says: none here",
+    **{
+        (
+            f"tokenizer.ggml.{role}_token_id",
+            case,
+        ): "an id that only config.json, or a default of transformers' class, names is "
+        "no role of an ordinary token, which it is in the tokenizer of the cases"
+        for role, case in (
+            ("padding", "*"),
+            ("seperator", "modern_bert*"),
+            ("bos", "kimi_linear"),
+            ("eos", "hunyuan_*"),
+        )
+    },
+    ("tokenizer.ggml.token_type_count", "xlm_roberta*"): "llama.cpp writes it with a SentencePiece vocabulary only",
+    (
+        "tokenizer.ggml.pre",
+        "*",
+    ): "llama.cpp's converter was told gpt-2, for it knows tokenizers by what they make of a text",
+    ("general.name", "phi3"): "its hyphen, by which the engine knows how added tokens strip white space",
+    ("general.size_label", "*gemma*"): "all rows of the embedding are kept",
+    ("general.size_label", "bert_*"): "BERT's pooler is kept",
+    ("general.architecture", "nemotron_h"): "read through transformers 5, the configuration has experts",
+    ("general.file_type", "gptneox"): "llama.cpp's converter does not write it for this family",
+    **{
+        (f"tokenizer.ggml.{key}", case): "llama.cpp takes any tokenizer of a BERT for WordPiece"
+        for key in ("model", "tokens", "merges")
+        for case in ("bert*", "distilbert")
+    },
+}
+"""Where keys `general.*` and `tokenizer.*` differ, in which cases, and why."""
 
 INTENDED_TENSORS = {
     (
@@ -190,6 +224,28 @@ def test_keys_equal_llama_cpp(name: str, folder: Path) -> None:
     different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     patterns = [*INTENDED_KEYS, *INTENDED_KEYS_OF_CASE.get(name, ())[:1]]
     intended = {key for key in different if any(fnmatchcase(key, pattern) for pattern in patterns)}
+    assert different == intended
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_general_and_tokenizer_keys_equal_llama_cpp(name: str, folder: Path) -> None:
+    path, case = converted(name, folder)
+    if "peer_others" not in case:
+        assert name in ("jina_v3", "mpt", "nomic")  # whose class or tokenizer llama.cpp does not know
+        return
+    ours, theirs = other_keys(read_gguf(path).metadata), case["peer_others"]
+    only_tokenizer = not any(key.startswith("general.") for key in theirs)
+    different = {
+        key
+        for key in ours.keys() | theirs.keys()
+        if ours.get(key) != theirs.get(key) and not (only_tokenizer and key.startswith("general."))
+    }
+    intended = {
+        key
+        for key in different
+        for pattern, case in INTENDED_OTHERS
+        if fnmatchcase(key, pattern) and fnmatchcase(name, case)
+    }
     assert different == intended
 
 
