@@ -5,7 +5,7 @@
 Needs transformers and torch, which nothing else here does: run it in an environment of its own that also has this project.
 CONFIG.json is a real configuration made small (vocab_size 320). Names and shapes are those that the transformers class saves,
 values are drawn from the names. --keep leaves the checkpoint, so that llama.cpp's own converter can be run on it; its F32 file
-is then given with --llama-cpp, and the case holds its digests and keys too.
+is then given with --llama-cpp, and the case holds its digests and keys too. A case without them belongs to tests/data/settings.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def main() -> None:
         case["peer_keys"] = architecture_keys(peer.metadata)
         case["peer_others"] = other_keys(peer.metadata)
         case["peer_tensors"] = {name: [list(shape), digest[:16]] for name, (shape, _, digest) in digests(peer).items()}
-    path = ROOT / "tests" / "data" / "families" / f"{given.name}.json"
+    path = ROOT / "tests" / "data" / ("families" if given.llama_cpp else "settings") / f"{given.name}.json"
     path.write_text(json.dumps(case, separators=(",", ":")) + "\n")
     print(path)
 

@@ -81,6 +81,13 @@ class Fit:
         places = {"gpu": self.room.gpus, "ram": self.room.memory, "auto": max(self.room.gpus, self.room.memory)}
         return max(0, self._usable(places[self.mode]) - self.beside)
 
+    @property
+    def there(self) -> str:
+        """What there is where it may go, for people."""
+        if self.mode != "gpu":
+            return self.room.text
+        return f"{human_size(self.room.gpus)} of GPUs free" if self.room.gpus else "no GPU that the engine could use"
+
     def words(self, weights: int) -> str:
         """`yes (gpu)`, `yes`, or `no, needs ...`."""
         found = self.place(weights)

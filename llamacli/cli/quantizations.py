@@ -101,7 +101,7 @@ def best_plan(model: Model, options: PlanOptions, context: int, mode: Mode) -> t
     smallest = min(plan.size_bytes for plan in plans)
     raise DoesNotFit(
         f"no quantization fits: the smallest needs {human_size(smallest + fit.beside)} with {fit.context} tokens of "
-        f"context, and there is {fit.room.text}",
+        f"context, and there is {fit.there}",
         "name a type with -q to make it all the same",
     )
 

@@ -131,6 +131,8 @@ def folder_of_target(cwd: Path, target: str) -> Path:
 
 def target_file(cwd: Path, target: str, name: str, kind: str, count: int) -> Path:
     """The file that a type goes to. Raises UsageError where one file is named for several types."""
+    if target == "-":
+        raise UsageError("a GGUF file is written at many places, not to a pipe", "name a file or a folder")
     path = cwd / Path(target).expanduser() if target else cwd
     if path.is_dir():
         return path / f"{name}-{kind}.gguf"

@@ -21,6 +21,7 @@ from llamacli.families.decoder import (
     count,
     flag,
     real,
+    windowed,
 )  # fmt: skip
 from llamacli.families.moe import EXPERT_FF, EXPERT_RULES, SHARED_COUNT, expert_tensors, moe_width
 
@@ -32,8 +33,11 @@ def _routed(config: Config, block: int) -> bool:
 def _warnings(config: Config) -> Iterable[str]:
     if not config.get("mup_enabled", default=False):
         yield "the engine scales this family's embeddings by the root of their width, which this model does not want"
-    if config.get("global_attn_every_n_layers", default=4) != 4:
-        yield "the engine gives every fourth block full attention without rope, this model others"
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    if windowed(config, 4) != [(block + 1) % 4 != 0 for block in range(config.blocks)]:
+        yield "config.json: the engine gives every fourth block full attention without rope, this model others"
 
 
 AFMOE = Family(
@@ -57,5 +61,6 @@ AFMOE = Family(
         "score_func": "sigmoid",
     },
     warnings=_warnings,
+    refusals=_refusals,
     example="arcee-ai/Trinity-Mini",
 )  # fmt: skip

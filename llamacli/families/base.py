@@ -128,6 +128,8 @@ class Family:
     """What transformers assumes where config.json is silent."""
     refusals: Callable[[Config], Iterable[str]] = lambda config: ()
     """Why a checkpoint cannot be converted although its class is known."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of config.json that the engine's graph does not read, with the one value that it computes."""
     warnings: Callable[[Config], Iterable[str]] = lambda config: ()
     """What the engine will compute differently from the checkpoint's own code."""
     sibling: Callable[[Config], Family | None] = lambda config: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import CONTEXT_NAMES, Config
@@ -164,17 +164,6 @@ JINA_V3: Family = BERT.override(
 )
 
 
-def _nomic_refusals(config: Config) -> Iterable[str]:
-    """What the engine's graph takes for granted."""
-    wanted = {
-        "prenorm": False, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None,
-        "causal": False, "activation_function": "swiglu",
-    }  # fmt: skip
-    for name, value in wanted.items():
-        if config.get(name, default=value) != value:
-            yield f"config.json: {name} {config.get(name)!r} in a Nomic BERT is not supported"
-
-
 def _nomic_context(config: Config) -> Value:
     """The length that it was trained on, not the one that it can be stretched to."""
     return u32(min(config.integer(*CONTEXT_NAMES), int(config.get("max_trained_positions", default=2048))))
@@ -193,6 +182,12 @@ NOMIC_BERT = Family(
         Expected("blk.{block}.ffn_gate.weight", lambda c: (_ff(c), c.hidden)),
     ),
     defaults={"layer_norm_epsilon": 1e-12, "rotary_emb_base": 10000},
-    refusals=_nomic_refusals,
+    fixed={
+        "prenorm": False,
+        "rotary_emb_fraction": 1.0,
+        "rotary_emb_interleaved": False,
+        "rotary_emb_scale_base": None,
+        "causal": False,
+    },
     example="nomic-ai/nomic-embed-text-v1.5",
 )

@@ -30,5 +30,6 @@ BLOOM = Family(
         Expected("blk.{block}.ffn_up.weight", lambda c: (4 * c.hidden, c.hidden)),
     ),
     defaults={"tie_word_embeddings": True, "layer_norm_epsilon": 1e-5},
+    fixed={"apply_residual_connection_post_layernorm": False},
     example="bigscience/bloomz-560m",
 )  # fmt: skip

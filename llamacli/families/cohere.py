@@ -13,11 +13,11 @@ from llamacli.families.decoder import (
     GATED_FFN,
     HEAD_WIDTHS,
     OUTPUT_NORM,
-    SLIDING_WINDOW,
     VOCAB_SIZE,
     always,
     count,
     real,
+    windows,
 )  # fmt: skip
 from llamacli.formats.gguf_values import string, u32
 
@@ -54,7 +54,7 @@ COHERE2 = COMMAND_R.override(
     title="Command-R7B, Command-A",
     architectures=("Cohere2ForCausalLM",),
     keys=(
-        *DECODER_KEYS, *HEAD_WIDTHS, Key("logit_scale", real("logit_scale")), SLIDING_WINDOW, VOCAB_SIZE,
+        *DECODER_KEYS, *HEAD_WIDTHS, Key("logit_scale", real("logit_scale")), *windows(4), VOCAB_SIZE,
         # rotary_pct counts in the width that hidden_size gives a head
         Key("rope.dimension_count", lambda c: u32(int(c.get("rotary_pct", default=1.0) * (c.hidden // c.heads)))),
         NO_SCALING,

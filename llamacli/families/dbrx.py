@@ -8,6 +8,7 @@ from typing import Any
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import EMBEDDING, OUTPUT, OUTPUT_NORM, always, count
+from llamacli.families.rope import SCALING_KEYS
 from llamacli.families.transforms import chain, transpose
 from llamacli.formats.gguf_values import Value, f32, u32
 from llamacli.formats.rows import Reshaped, Rows
@@ -41,7 +42,8 @@ DBRX = Family(
         Key("feed_forward_length", _number(_WIDTH)),
         Key("attention.head_count", count("n_heads")),
         Key("attention.head_count_kv", _number(_of("attn_config", "kv_n_heads"))),
-        Key("rope.freq_base", lambda c: f32(_of("attn_config", "rope_theta")(c))),
+        Key("rope.freq_base", lambda c: f32(c.full_rope.get("rope_theta") or _of("attn_config", "rope_theta")(c))),
+        *SCALING_KEYS,
         Key("attention.clamp_kqv", lambda c: f32(_of("attn_config", "clip_qkv")(c))),
         Key("expert_count", _number(_EXPERTS)),
         Key("expert_used_count", _number(_of("ffn_config", "moe_top_k"))),

@@ -69,9 +69,28 @@ FEED_FORWARD_NAMES = (
 def _experts_used(config: Config) -> Value | None:
     """How many experts see a token. Raises CorruptFile for more than there are."""
     used, experts = config.get("num_experts_per_tok", "num_experts_per_token", "top_k_experts"), expert_count(config)
-    if used is not None and experts and int(used) > experts:
+    if used is not None and experts and not 0 < int(used) <= experts:
         raise CorruptFile(f"config.json: every token goes to {used} experts, the model has {experts}")
     return None if used is None else u32(used)
+
+
+def _expert_groups(config: Config) -> Value | None:
+    """How many groups experts are chosen in. Raises CorruptFile for groups that are no division of them."""
+    groups, used, experts = config.get("n_group"), config.get("topk_group"), expert_count(config)
+    if groups is None:
+        return None
+    if used == groups:
+        return u32(1)  # all of them are chosen, which the engine cannot say otherwise
+    if experts and int(groups) > 1 and (experts % int(groups) or experts < 2 * int(groups)):
+        raise CorruptFile(f"config.json: {experts} experts cannot be chosen in {groups} groups")
+    if used is not None and int(used) > int(groups):
+        raise CorruptFile(f"config.json: experts of {used} groups are chosen, there are {groups}")
+    return u32(groups)
+
+
+def _groups_used(config: Config) -> Value | None:
+    used = config.get("topk_group")
+    return None if used is None else u32(1 if used == config.get("n_group") else used)
 
 
 DECODER_KEYS = (
@@ -87,8 +106,8 @@ DECODER_KEYS = (
     Key("attention.layer_norm_epsilon", real("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")),
     Key("expert_count", count("num_local_experts", "num_experts", "n_routed_experts")),
     Key("expert_used_count", _experts_used),
-    Key("expert_group_count", count("n_group")),
-    Key("expert_group_used_count", count("topk_group")),
+    Key("expert_group_count", _expert_groups),
+    Key("expert_group_used_count", _groups_used),
     Key("expert_gating_func", _gating),
     Key("attention.key_length", count("head_dim")),
     Key("attention.value_length", count("head_dim")),
@@ -103,6 +122,42 @@ HEAD_WIDTHS = (
 VOCAB_SIZE = Key("vocab_size", count("vocab_size"))
 ROPE_DIMENSIONS = Key("rope.dimension_count", lambda config: u32(config.head_dim))
 SLIDING_WINDOW = Key("attention.sliding_window", count("sliding_window"))
+_WINDOW_STEPS = ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
+
+
+def windowed(config: Config, step: int) -> list[bool]:
+    """Which blocks have a window: as `layer_types` says, else all but every so manieth, `step` where nothing is said."""
+    types = config.get("layer_types")
+    if types is None:
+        every = int(config.get(*_WINDOW_STEPS, default=step))
+        return [every == 0 or (block + 1) % every != 0 for block in range(config.blocks)]
+    if len(types) != config.blocks:
+        raise CorruptFile(f"config.json: layer_types has {len(types)} entries for {config.blocks} blocks")
+    return [kind == "sliding_attention" for kind in types]
+
+
+def windows(step: int, *, always_some: bool = True) -> tuple[Key, Key]:
+    """The window, and the blocks that have it where these are others than all but every `step`-th, as the engine has it.
+
+    `always_some`: the graph has both kinds of blocks.
+    """
+
+    def window(config: Config) -> Value | None:
+        found = SLIDING_WINDOW.value(config)
+        if found is None or any(windowed(config, step)):
+            return found
+        if always_some:
+            raise Unsupported("config.json: no block has a window, for which the engine's graph of this family is made")
+        return None
+
+    def pattern(config: Config) -> Value | None:
+        if config.get("sliding_window") is None:
+            return None
+        found = windowed(config, step)
+        usual = [(block + 1) % step != 0 for block in range(config.blocks)]
+        return None if found == usual or not any(found) else array(ValueType.BOOL, found)
+
+    return Key(SLIDING_WINDOW.name, window), Key("attention.sliding_window_pattern", pattern)
 
 
 def partial_rope(default: float = 1.0) -> Key:

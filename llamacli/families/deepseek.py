@@ -29,7 +29,7 @@ from llamacli.families.moe import (
     experts,
     moe_width,
 )
-from llamacli.families.rope import OWN_ATTENTION_FACTOR, partial_factor
+from llamacli.families.rope import OWN_ATTENTION_FACTOR, partial_factor, rope_type
 from llamacli.families.transforms import rows_of, transpose
 from llamacli.formats.gguf_values import Value, ValueType, array, boolean, f32, u32
 from llamacli.formats.rows import Reshaped, Rows
@@ -79,6 +79,16 @@ def _warnings(config: Config) -> Iterable[str]:
         yield "the engine reads a DeepSeek 2 without q_lora_rank only with 26 or 27 blocks; it will not load this one"
 
 
+def _refusals(config: Config) -> Iterable[str]:
+    """The engine makes attention warmer with every stretched rope, by what `mscale_all_dim` says."""
+    rope = config.full_rope
+    stretched = rope_type(config) in ("linear", "yarn") and rope.get("factor") not in (None, 1.0)
+    if stretched and (rope_type(config) == "linear" or not rope.get("mscale_all_dim")):
+        yield f"config.json: a rope of type {rope_type(config)!r} without mscale_all_dim is not what the engine computes"
+    if stretched and rope.get("mscale") not in (None, rope.get("mscale_all_dim")):
+        yield f"config.json: mscale {rope['mscale']} that is not mscale_all_dim is not what the engine computes"
+
+
 LATENT_ATTENTION = (
     Expected("blk.{block}.attn_norm.weight", lambda c: (c.hidden,)),
     Expected("blk.{block}.attn_kv_a_mqa.weight", lambda c: (_latent(c) + c.integer("qk_rope_head_dim"), c.hidden)),
@@ -122,6 +132,8 @@ DEEPSEEK2 = Family(
     ),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     warnings=_warnings,
+    refusals=_refusals,
+    fixed={"rope_interleave": True},
     example="deepseek-ai/DeepSeek-V3",
 )  # fmt: skip
 

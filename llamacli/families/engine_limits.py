@@ -1,12 +1,14 @@
-"""What the engine's graph of an architecture takes for granted: a file with other biases or widths is not loaded at all.
+"""What the engine's graph of an architecture takes for granted: biases and widths, the activation, an output of its own.
 
-Facts from llama.cpp's `src/models/*.cpp`, `load_arch_tensors`.
+Facts from llama.cpp's `src/models/*.cpp`. A file with other biases or widths is not loaded at all; one with another
+activation is, and computes nonsense.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from llamacli.errors import Unsupported
 from llamacli.families.config import Config
@@ -25,7 +27,8 @@ _LOADED: tuple[tuple[str, str], ...] = (
     ("ernie4_5 ernie4_5-moe paddleocr", "+ attn_output exp_probs_b"),
     ("nemotron_h nemotron_h_moe", "+ attn_output exp_probs_b ffn_down ffn_up ssm_conv1d ssm_dt"),
     ("deci granite granitemoe llama llama-embed minicpm mistral3", "+ attn_output ffn_down ffn_gate ffn_up"),
-    ("falcon-h1 granitehybrid", "+ attn_output ffn_down ffn_gate ffn_up ssm_conv1d ssm_dt"),
+    ("granitehybrid", "+ attn_output ffn_down ffn_gate ffn_up ssm_conv1d ssm_dt"),
+    ("falcon-h1", "+ ffn_down ffn_gate ffn_up ssm_conv1d ssm_dt"),
     ("gpt-oss", "+ attn_output ffn_down_exps ffn_gate_exps ffn_gate_inp ffn_up_exps"),
     ("lfm2 lfm2moe", "+ dense_2 exp_probs_b"),
     ("afmoe dots1 exaone-moe glm4moe mimo2 minimax-m2", "+ exp_probs_b"),
@@ -59,24 +62,19 @@ def loads_bias(architecture: str, tensor: str) -> bool:
     return stem in _BIASES.get(architecture, _QUERY_KEY_VALUE.split())
 
 
-_AS_WIDE_AS_THE_MODEL = (
-    *(
-        "baichuan",
-        "bert",
-        "cohere2",
-        "command-r",
-        "deepseek",
-        "eurobert",
-        "internlm2",
-        "jamba",
-        "jina-bert-v3",
-        "lfm2",
-        "lfm2moe",
-    ),
-    *("nemotron", "nomic-bert", "olmo", "olmo2", "olmoe", "orion", "phi2", "phi3", "phimoe", "qwen2", "qwen2moe"),
-    *("qwen2vl", "stablelm", "starcoder2", "xverse"),
+def _names(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
+_AS_WIDE_AS_THE_MODEL = _names(
+    "baichuan bert chatglm cohere2 command-r deepseek eurobert exaone4 internlm2 jamba jina-bert-v3 lfm2 lfm2moe",
+    "nemotron nomic-bert olmo olmo2 olmoe orion phi2 phi3 phimoe qwen2 qwen2moe qwen2vl stablelm starcoder2 xverse",
 )
 """Architectures whose queries are together as wide as the residual stream."""
+
+
+_AS_MANY_KEYS_AS_QUERIES = _names("dots1 olmoe")
+"""Architectures with one head of keys and values for each of queries."""
 
 
 def check_widths(architecture: str, config: Config) -> None:
@@ -87,3 +85,86 @@ def check_widths(architecture: str, config: Config) -> None:
             f"which the engine's {architecture} takes for granted",
             "it would not load the file; nothing was written",
         )
+    if architecture in _AS_MANY_KEYS_AS_QUERIES and config.kv_heads != config.heads:
+        raise Unsupported(
+            f"config.json: num_key_value_heads is {config.kv_heads}; the engine's {architecture} has one for each head",
+            "it would not load the file; nothing was written",
+        )
+
+
+_COMPUTED: Mapping[str, str] = {
+    architecture: activation
+    for activation, architectures in {
+        "gelu": "bert bloom falcon gemma gemma2 gemma3 gemma3n gemma4 gemma-embedding gpt2 gptneox jina-bert-v3 modern-bert "
+        "mpt phi2 starcoder starcoder2",
+        "relu2": "arcee jais2 nemotron nemotron_h nemotron_h_moe",
+        "xielu": "apertus",
+    }.items()
+    for architecture in architectures.split()
+}
+"""Architectures whose feed-forward network has another activation than SiLU."""
+
+_SAME_ACTIVATION: Mapping[str, tuple[str, ...]] = {
+    "silu": ("silu", "swish", "swiglu"),
+    "gelu": ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python", "gelu_accurate"),
+    "relu2": ("relu2", "relu_squared"),
+    "xielu": ("xielu",),
+}
+"""What configurations call them; the ways to compute GELU differ by less than the engine's table of it."""
+
+_ACTIVATION_NAMES = ("mlp_hidden_act", "hidden_activation", "hidden_act", "activation_function", "activation")
+"""Where configurations say it; Gemma's old ones have two of them."""
+
+
+def check_settings(architecture: str, config: Config, fixed: Mapping[str, Any]) -> None:
+    """Raises Unsupported for an activation or another setting that the graph does not compute."""
+    computed = _COMPUTED.get(architecture, "silu")
+    for name in _ACTIVATION_NAMES:
+        if (found := config.get(name)) is not None and found not in _SAME_ACTIVATION[computed]:
+            _refuse(name, found, computed, architecture)
+    for name, value in fixed.items():
+        if config.get(name, default=value) != value:
+            _refuse(name, config.get(name), value, architecture)
+
+
+def _refuse(name: str, found: Any, computed: Any, architecture: str) -> None:
+    raise Unsupported(
+        f"config.json: {name} {found!r} is not what the engine's {architecture} computes, which is {computed!r}",
+        "the file would answer nonsense; nothing was written",
+    )
+
+
+_WITHOUT_TIES = _names(
+    "apertus baichuan bailingmoe2 dbrx dots1 exaone-moe gpt-oss gptneox internlm2 kimi-linear mimo2 minimax-m2",
+    "nemotron olmo2 olmoe orion phi2 phimoe qwen qwen2moe stablelm xverse",
+)
+
+
+def needs_output(architecture: str) -> bool:
+    """Whether the graph takes an output matrix of its own, even where it is the embedding."""
+    return architecture in _WITHOUT_TIES
+
+
+_WITH_DIVISORS = _names(
+    "apertus arcee deci exaone exaone-moe exaone4 falcon-h1 gemma4 granite granitehybrid granitemoe llama llama-embed",
+    "llama4 minicpm minicpm3 mistral3 pangu-embedded phi3 phimoe",
+)
+
+
+def takes_divisors(architecture: str) -> bool:
+    """Whether the graph takes one divisor for each pair of a head (`rope_freqs`, `rope_factors_long`)."""
+    return architecture in _WITH_DIVISORS
+
+
+_BIASES_NEEDED: Mapping[str, str] = {
+    "ssm_conv1d": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe",
+    "ffn_up": "jais2",
+    "ffn_down": "jais2",
+}
+
+
+def needed_bias(architecture: str, weight: str) -> str | None:
+    """The bias without which the graph is not built, for a weight by its name in GGUF; None where there is none."""
+    stem = re.sub(r"^blk\.\d+\.", "", weight).removesuffix(".weight")
+    needed = architecture in _BIASES_NEEDED.get(stem, "").split()
+    return f"{weight.removesuffix('weight')}bias" if needed else None

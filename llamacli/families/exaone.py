@@ -87,6 +87,8 @@ def _moe_refusals(config: Config) -> Iterable[str]:
     dense = int(config.get("first_k_dense_replace", default=1))
     if any(_routed(config, block) != (block >= dense) for block in range(config.blocks)):
         yield "config.json: mlp_layer_types that are not dense in front and sparse behind are not supported"
+    if not any(_local(config) or ()):
+        yield "config.json: no block has a window, for which the engine's graph of this family is made"
 
 
 EXAONE4 = Family(

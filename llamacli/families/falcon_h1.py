@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from llamacli.families.base import Expected, Family, Key, Rule
+from llamacli.families.base import Expected, Family, Key, Named, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import (
     ATTENTION,
@@ -30,6 +30,17 @@ def _factor(name: str, place: int | None = None) -> Callable[[Config], float]:
         return float(found if place is None or not isinstance(found, list) else found[place])
 
     return factor
+
+
+def _both_ends(name: str, rows: Rows, config: Config) -> Iterable[Named]:
+    """The embedding of a tied model, which has another multiplier where it is the output."""
+    yield name, scale(_factor("embedding_multiplier"))(rows, config)
+    yield "lm_head.weight", scale(_factor("lm_head_multiplier"))(rows, config)
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    if config.get("mamba_rms_norm", default=False) and config.get("mamba_norm_before_gate", default=True):
+        yield "config.json: the engine norms a mixer behind its gate, this model before (mamba_norm_before_gate)"
 
 
 def _inner(config: Config) -> int:
@@ -71,13 +82,15 @@ FALCON_H1 = Family(
         Key("ssm.group_count", count("mamba_n_groups")),
     ),
     rules=(
-        Rule(r".*\.down_proj\.weight", scale(_factor("mlp_multipliers", 1))),
-        Rule(r".*\.gate_proj\.weight", scale(_factor("mlp_multipliers", 0))),
+        Rule(r".*\.down_proj\.(weight|bias)", scale(_factor("mlp_multipliers", 1))),
+        Rule(r".*\.gate_proj\.(weight|bias)", scale(_factor("mlp_multipliers", 0))),
         Rule(r".*\.k_proj\.weight", scale(_factor("key_multiplier"), _factor("attention_in_multiplier"))),
         Rule(r".*\.[qv]_proj\.weight", scale(_factor("attention_in_multiplier"))),
         Rule(r".*\.o_proj\.weight", scale(_factor("attention_out_multiplier"))),
         Rule(r".*\.mamba\.out_proj\.weight", scale(_factor("ssm_out_multiplier"))),
         Rule(r".*\.mamba\.in_proj\.weight", chain(scale(_factor("ssm_in_multiplier")), _by_part)),
+        Rule(r".*\.embed_tokens\.weight", split=_both_ends, when=lambda config: config.tied),
+        Rule(r"lm_head\.weight", drop=True, when=lambda config: config.tied),
         Rule(r"lm_head\.weight", scale(_factor("lm_head_multiplier"))),
         Rule(r".*\.embed_tokens\.weight", scale(_factor("embedding_multiplier"))),
         Rule(r"model\.layers\.(\d+)\.pre_ff_layernorm\.weight", rename=r"blk.\1.ffn_norm"),  # the engine's name
@@ -92,5 +105,6 @@ FALCON_H1 = Family(
         "rope_theta": 100000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "num_key_value_heads": 8,
         "mamba_d_state": 256, "mamba_n_groups": 1, "mamba_d_conv": 4, "mamba_d_head": 64, "mamba_d_ssm": 1024,
     },
+    refusals=_refusals,
     example="tiiuae/Falcon-H1-0.5B-Instruct",
 )  # fmt: skip

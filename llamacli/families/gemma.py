@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from llamacli.families.base import Family, Key, Rule
 from llamacli.families.config import Config
-from llamacli.families.decoder import DECODER_KEYS, DECODER_TENSORS, HEAD_WIDTHS, POST_NORMS, SLIDING_WINDOW, real
+from llamacli.families.decoder import DECODER_KEYS, DECODER_TENSORS, HEAD_WIDTHS, POST_NORMS, real, windows
 from llamacli.families.transforms import add_one
 
 NORMS_PLUS_ONE = (Rule(r".*norm\.weight", add_one),)
@@ -46,7 +46,7 @@ GEMMA2 = GEMMA.override(
     name="gemma2",
     title="Gemma 2",
     architectures=("Gemma2ForCausalLM",),
-    keys=(*DECODER_KEYS, *HEAD_WIDTHS, *SOFT_CAPS, SLIDING_WINDOW),
+    keys=(*DECODER_KEYS, *HEAD_WIDTHS, *SOFT_CAPS, *windows(2)),
     expected=(*DECODER_TENSORS, *POST_NORMS),
     defaults={
         **GEMMA.defaults, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096,

@@ -76,6 +76,12 @@ def _narrow_rotated(config: Config) -> Value:
     return u32(int(config.head_dim * factor))
 
 
+def _refusals(config: Config) -> Iterable[str]:
+    rows = config.get("vocab_size_per_layer_input", default=config.get("vocab_size"))
+    if rows != config.get("vocab_size"):
+        yield f"config.json: the inputs for each block have {rows} rows, the engine takes vocab_size for granted"
+
+
 def _proportional_rope(config: Config) -> Iterable[Named]:
     """Divisors for the wide heads: pairs that are not rotated get one that stops them."""
     rotated = int(_wide(config) * config.full_rope.get("partial_rotary_factor", 0.25) / 2)
@@ -130,6 +136,7 @@ GEMMA4 = Family(
         Expected("blk.{block}.layer_output_scale.weight", lambda c: (1,)),
     ),
     extra=_proportional_rope,
+    refusals=_refusals,
     defaults={
         "tie_word_embeddings": True, "head_dim": 256, "rms_norm_eps": 1e-6, "max_position_embeddings": 131072,
         "num_attention_heads": 8, "num_key_value_heads": 4, "hidden_size": 2304, "intermediate_size": 9216,

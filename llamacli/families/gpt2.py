@@ -39,5 +39,6 @@ GPT2 = Family(
         Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
     ),
     defaults={"tie_word_embeddings": True, "layer_norm_epsilon": 1e-5, "n_positions": 1024},
+    fixed={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
     example="openai-community/gpt2",
 )  # fmt: skip

@@ -14,8 +14,8 @@ from llamacli.families.decoder import (
     OUTPUT,
     OUTPUT_NORM,
     QKV_BIAS,
-    SLIDING_WINDOW,
     count,
+    windows,
 )  # fmt: skip
 from llamacli.families.moe import expert_tensors, moe_width
 from llamacli.families.transforms import rows_of, transpose
@@ -49,7 +49,7 @@ GPT_OSS = Family(
     name="gpt-oss",
     title="gpt-oss",
     architectures=("GptOssForCausalLM",),
-    keys=(*DECODER_KEYS, *HEAD_WIDTHS, SLIDING_WINDOW, Key("expert_feed_forward_length", count("intermediate_size"))),
+    keys=(*DECODER_KEYS, *HEAD_WIDTHS, *windows(2), Key("expert_feed_forward_length", count("intermediate_size"))),
     rules=(
         Rule(r"(.*\.sinks)", rename=r"\1.weight"),
         Rule(r".*\.experts\.gate_up_proj", split=_split_gate_up),

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import EMBEDDING, FFN_UP_DOWN, OUTPUT, OUTPUT_NORM, count, flag, real
+from llamacli.families.rope import SCALING_KEYS
 from llamacli.families.transforms import regroup
-from llamacli.formats.gguf_values import f32, u32
+from llamacli.formats.gguf_values import Value, f32, u32
 
 
 def qkv_runs(config: Config) -> Iterable[tuple[int, int]]:
@@ -22,9 +23,13 @@ def _rotated(config: Config) -> int:
     return int(factor * config.head_dim)
 
 
-def theta(config: Config) -> float:
-    """The base of the rotation; the peer and the engine leave 10,000 unsaid."""
-    return float(config.full_rope.get("rope_theta", 10000.0))
+def _theta(config: Config) -> Value | None:
+    theta = float(config.full_rope.get("rope_theta", 10000.0))
+    return f32(theta) if theta != 10000.0 else None
+
+
+THETA = Key("rope.freq_base", _theta)
+"""Left out at the engine's own default, as others do."""
 
 
 GPTNEOX = Family(
@@ -37,8 +42,7 @@ GPTNEOX = Family(
         Key("block_count", lambda c: u32(c.blocks)),
         Key("feed_forward_length", count("intermediate_size")),
         Key("rope.dimension_count", lambda c: u32(_rotated(c))),
-        # Left out at the engine's own default, as others do.
-        Key("rope.freq_base", lambda c: f32(theta(c)) if theta(c) != 10000.0 else None),
+        THETA, *SCALING_KEYS,
         Key("attention.head_count", lambda c: u32(c.heads)),
         Key("use_parallel_residual", flag("use_parallel_residual")),
         Key("attention.layer_norm_epsilon", real("layer_norm_eps")),

@@ -17,7 +17,9 @@ from llamacli.families.decoder import (
 )  # fmt: skip
 from llamacli.families.llama import INTERLEAVED_QK, LLAMA
 from llamacli.families.moe import expert_tensors, experts
+from llamacli.families.rope import FACTOR_ROPE_KEYS
 from llamacli.families.transforms import split_rows
+from llamacli.formats.gguf_values import Value, u32
 
 MULTIPLIERS = (
     Key("attention.scale", real("attention_multiplier")),
@@ -30,7 +32,7 @@ GRANITE = LLAMA.override(
     name="granite",
     title="Granite 3",
     architectures=("GraniteForCausalLM",),
-    keys=(*DECODER_KEYS, VOCAB_SIZE, ROPE_DIMENSIONS, *MULTIPLIERS),
+    keys=(*DECODER_KEYS, *FACTOR_ROPE_KEYS, VOCAB_SIZE, ROPE_DIMENSIONS, *MULTIPLIERS),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     example="ibm-granite/granite-3.3-8b-instruct",
 )
@@ -48,11 +50,20 @@ def _dense(config: Config) -> bool:
     return not experts(config)
 
 
+def _ff(config: Config) -> Value:
+    """In a dense model the shared network is the only one."""
+    return u32((_dense(config) and _shared_width(config)) or _width(config))
+
+
 GRANITE_MOE = GRANITE.override(
     name="granitemoe",
     title="Granite 3 MoE",
     architectures=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
-    keys=(*GRANITE.keys, Key("expert_shared_feed_forward_length", count("shared_intermediate_size"))),
+    keys=(
+        *GRANITE.keys,
+        Key("feed_forward_length", _ff),
+        Key("expert_shared_feed_forward_length", count("shared_intermediate_size")),
+    ),
     rules=(
         *INTERLEAVED_QK,
         Rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import CONTEXT_NAMES, Config
@@ -19,6 +19,7 @@ from llamacli.families.decoder import (
     count,
 )
 from llamacli.families.moe import EXPERT_RULES, expert_tensors
+from llamacli.families.rope import SCALING_KEYS
 from llamacli.formats.gguf_values import Value, ValueType, array, f32, string, u32
 
 
@@ -43,12 +44,19 @@ def _context(config: Config) -> Value:
 
 STRETCHING_ALPHA, STRETCHED_CONTEXT = 1000.0, 256 * 1024
 
+
+def _scaling(name: str, stretched: Callable[[Config], Value | None]) -> Key:
+    """A key of the rope's scaling: as for every decoder, unless alpha has stretched the base instead."""
+    usual = next(key for key in SCALING_KEYS if key.name == f"rope.scaling.{name}")
+    return Key(usual.name, lambda config: (stretched if _alpha(config) else usual.value)(config))
+
+
 STRETCHED = (
     Key("context_length", _context),
     Key("rope.freq_base", _theta),
-    Key("rope.scaling.type", lambda c: string("none") if _alpha(c) else None),
-    Key("rope.scaling.factor", lambda c: f32(1.0) if _alpha(c) else None),
-    Key("rope.scaling.original_context_length", lambda c: _context(c) if _alpha(c) == STRETCHING_ALPHA else None),
+    _scaling("type", lambda c: string("none")),
+    _scaling("factor", lambda c: f32(1.0)),
+    _scaling("original_context_length", lambda c: _context(c) if _alpha(c) == STRETCHING_ALPHA else None),
 )
 
 HUNYUAN_DENSE = Family(

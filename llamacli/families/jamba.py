@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, OUTPUT, OUTPUT_NORM, count, real
@@ -26,11 +24,6 @@ def _routed(config: Config, block: int) -> bool:
 def _rank(config: Config) -> int:
     rank = config.get("mamba_dt_rank", default="auto")
     return -(-config.hidden // 16) if rank == "auto" else int(rank)
-
-
-def _refusals(config: Config) -> Iterable[str]:
-    if config.get("mamba_expand", default=2) != 2:
-        yield f"config.json: mamba_expand {config.get('mamba_expand')} is not computed by the engine, only 2"
 
 
 def _lone_expert(name: str, config: Config) -> str:
@@ -79,6 +72,6 @@ JAMBA = Family(
         "num_experts_per_tok": 2, "expert_layer_period": 2, "expert_layer_offset": 1, "attn_layer_period": 8,
         "attn_layer_offset": 4, "mamba_d_state": 16, "mamba_d_conv": 4,
     },
-    refusals=_refusals,
+    fixed={"mamba_expand": 2},
     example="ai21labs/AI21-Jamba-Mini-1.7",
 )  # fmt: skip

@@ -82,5 +82,6 @@ KIMI_LINEAR = DEEPSEEK2.override(
         "qk_rope_head_dim": 64, "v_head_dim": 128, "rope_theta": 10000.0,
     },
     warnings=lambda config: (),
+    fixed={"norm_topk_prob": True, "moe_renormalize": True},
     example="moonshotai/Kimi-Linear-48B-A3B-Instruct",
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, POOLING, QK_NORM, VOCAB_SIZE, always, count
@@ -37,6 +39,11 @@ KV_HEADS = Key(
 CONVOLUTION = (Rule(r".*\.conv\.conv\.weight", squeeze),)
 
 
+def _refusals(config: Config) -> Iterable[str]:
+    if all(_attends(config, block) for block in range(config.blocks)):
+        yield "config.json: no block convolves, for which the engine's graph of this family is made"
+
+
 LFM2 = Family(
     name="lfm2",
     title="LFM2",
@@ -61,6 +68,7 @@ LFM2 = Family(
         *(Expected(tensor.name, tensor.shape, _attends) for tensor in QK_NORM),
     ),
     defaults={"tie_word_embeddings": True, "rope_theta": 1e6, "norm_eps": 1e-5, "conv_L_cache": 3},
+    refusals=_refusals,
     example="LiquidAI/LFM2-1.2B",
 )  # fmt: skip
 
@@ -81,6 +89,10 @@ LFM2_MOE = LFM2.override(
         Key("shortconv.l_cache", count("conv_L_cache")),
     ),
     rules=(*CONVOLUTION, *W_EXPERT_RULES, Rule(r"(.*\.expert_bias)", rename=r"\1.bias")),
-    expected=(*LFM2.expected[:4], *expert_tensors(moe_width, _routed), *LFM2.expected[7:]),
+    expected=(
+        *LFM2.expected[:4], *expert_tensors(moe_width, _routed), *LFM2.expected[7:],
+        Expected("blk.{block}.exp_probs_b.bias", lambda c: (-1,), _routed),
+    ),
+    fixed={"norm_topk_prob": True, "routed_scaling_factor": 1.0},
     example="LiquidAI/LFM2-8B-A1B",
 )  # fmt: skip

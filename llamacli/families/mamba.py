@@ -204,8 +204,8 @@ BAMBA = GRANITE_HYBRID.override(
     ),
     sibling=lambda c: None,
     rules=(
-        Rule(r".*\.q_proj\.weight", interleave_rope(lambda c: c.heads, lambda c: partial_factor(c, 0.5))),
-        Rule(r".*\.k_proj\.weight", interleave_rope(lambda c: c.kv_heads, lambda c: partial_factor(c, 0.5))),
+        Rule(r".*\.q_proj\.(weight|bias)", interleave_rope(lambda c: c.heads, lambda c: partial_factor(c, 0.5))),
+        Rule(r".*\.k_proj\.(weight|bias)", interleave_rope(lambda c: c.kv_heads, lambda c: partial_factor(c, 0.5))),
         *GRANITE_HYBRID.rules,
     ),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 262144, "num_key_value_heads": 8},

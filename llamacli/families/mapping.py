@@ -12,10 +12,10 @@ import numpy as np
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.families.base import Family, Named, Rule
 from llamacli.families.config import Config
-from llamacli.families.engine_limits import check_widths, loads_bias
+from llamacli.families.engine_limits import check_settings, check_widths, loads_bias, needed_bias, needs_output
 from llamacli.families.rope import check_rope
 from llamacli.families.wrappers import OTHER_SENSES, text_name, text_prefix
-from llamacli.formats.rows import Arena, Joined, Rows, row_count
+from llamacli.formats.rows import Arena, InMemory, Joined, Rows, row_count
 
 ALWAYS_DROPPED = re.compile(
     r".*(rotary_emb\.inv_freq|\.attn\.masked_bias|\.attention\.masked_bias|\.rotary_emb\.(cos|sin)_cached)"
@@ -37,6 +37,7 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
     """
     for reason in family.refusals(config):
         raise Unsupported(reason)
+    check_settings(family.name, config, family.fixed)
     check_widths(family.name, config)
     table = tensor_name_table(family, config)
     mapped: dict[str, Rows] = {}
@@ -66,8 +67,14 @@ def map_tensors(tensors: Mapping[str, Rows], family: Family, config: Config) -> 
         embedding = mapped.setdefault("token_embd.weight", mapped["output.weight"])
         if _same_matrix(embedding, mapped["output.weight"]):
             del mapped["output.weight"]
-    mapped.update(family.extra(config))
-    check_rope(mapped, config, family.title)
+    if config.tied and needs_output(family.name) and "token_embd.weight" in mapped:
+        mapped.setdefault("output.weight", mapped["token_embd.weight"])
+    for name, rows in list(mapped.items()):
+        if bias := needed_bias(family.name, name):
+            mapped.setdefault(bias, InMemory(np.zeros(rows.shape[0], np.float32)))
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        mapped.update(family.extra(config))
+    check_rope(mapped, config, family.name, family.title)
     _check_expected(mapped, family, config)
     return mapped
 

@@ -38,6 +38,8 @@ def _window(config: Config) -> Value:
 
 
 def _refusals(config: Config) -> Iterable[str]:
+    if len(_local(config)) != config.blocks or not 0 < sum(_local(config)) < config.blocks:
+        yield "config.json: the engine's graph has blocks with a window and without; this does not say which, or has one kind"
     for name in ("head_dim", "v_head_dim", "num_attention_heads"):
         if config.get(f"swa_{name}", default=config.get(name)) != config.get(name):
             yield f"config.json: swa_{name} {config.get(f'swa_{name}')} differs from {name}, which the engine does not compute"
@@ -76,5 +78,6 @@ MIMO2 = Family(
         "sliding_window": 128, "scoring_func": "sigmoid", "partial_rotary_factor": 0.334,
     },
     refusals=_refusals,
+    fixed={"norm_topk_prob": True, "routed_scaling_factor": 1.0, "attention_bias": False},
     example="XiaomiMiMo/MiMo-V2-Flash",
 )  # fmt: skip

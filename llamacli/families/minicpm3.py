@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, GATED_FFN, OUTPUT, OUTPUT_NORM, VOCAB_SIZE, count
@@ -20,12 +18,6 @@ def _value_width(config: Config) -> Value | None:
     """Left out where it is what the engine assumes."""
     width = config.get("v_head_dim")
     return None if width in (None, config.hidden // config.heads) else u32(width)
-
-
-def _refusals(config: Config) -> Iterable[str]:
-    for name, value in (("scale_emb", 12), ("scale_depth", 1.4), ("dim_model_base", 256)):
-        if config.get(name, default=value) != value:
-            yield f"config.json: {name} {config.get(name)} is not computed by the engine, only {value}"
 
 
 MINICPM3 = Family(
@@ -50,6 +42,6 @@ MINICPM3 = Family(
         "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768, "tie_word_embeddings": True,
         "q_lora_rank": 768, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32,
     },
-    refusals=_refusals,
+    fixed={"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256},
     example="openbmb/MiniCPM3-4B",
 )  # fmt: skip

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from llamacli.families.base import Family, Key, Rule
+from llamacli.families.config import Config
 from llamacli.families.decoder import ATTENTION, DECODER_KEYS, EMBEDDING, HEAD_WIDTHS, OUTPUT, OUTPUT_NORM, count
 from llamacli.families.moe import expert_tensors, moe_width
 from llamacli.families.olmo import FULL_WIDTH_QK_NORM
+from llamacli.formats.gguf_values import Value, u32
+
+
+def _rotated(config: Config) -> Value | None:
+    """The part of a head that transformers 5 says, or the width that published configurations have."""
+    factor, width = config.full_rope.get("partial_rotary_factor"), config.get("rotary_dim")
+    return u32(int(config.head_dim * factor)) if factor is not None else None if width is None else u32(width)
+
 
 MINIMAX_M2 = Family(
     name="minimax-m2",
@@ -14,7 +23,7 @@ MINIMAX_M2 = Family(
     keys=(
         *DECODER_KEYS, *HEAD_WIDTHS,
         Key("expert_feed_forward_length", count("intermediate_size")),
-        Key("rope.dimension_count", count("rotary_dim")),
+        Key("rope.dimension_count", _rotated),
     ),
     rules=(
         Rule(

@@ -13,9 +13,10 @@ from llamacli.families.decoder import (
 )
 from llamacli.families.llama import INTERLEAVED_QK, LLAMA
 from llamacli.families.moe import EXPERT_RULES, W_EXPERT_RULES, expert_tensors, moe_width
+from llamacli.families.rope import FACTOR_ROPE_KEYS
 
 MIXTRAL = LLAMA.override(
-    keys=(*DECODER_KEYS, VOCAB_SIZE, ROPE_DIMENSIONS),
+    keys=(*DECODER_KEYS, *FACTOR_ROPE_KEYS, VOCAB_SIZE, ROPE_DIMENSIONS),
     title="Mixtral",
     architectures=("MixtralForCausalLM",),
     rules=(*INTERLEAVED_QK, *W_EXPERT_RULES, *EXPERT_RULES),

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llamacli.families.base import Expected, Family, Key, Rule
 from llamacli.families.bert import BERT, CLASSIFIER, CLASSIFIER_LABELS, ENCODER_KEYS, LEFT_OUT
 from llamacli.families.cohere import NO_SCALING
 from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, DECODER_TENSORS, POOLING, VOCAB_SIZE, always, count, real
-from llamacli.formats.gguf_values import Value, boolean, string, u32
+from llamacli.formats.gguf_values import Value, ValueType, array, boolean, string, u32
 
 
 def _activation(config: Config) -> Value | None:
     name = config.get("hidden_activation")
     return None if name is None else string(name)
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    types = config.get("layer_types")
+    if types is not None and len(set(types)) != 2:
+        yield "config.json: the engine's graph has blocks with local attention and without, this model one kind"
+
+
+def _pattern(config: Config) -> Value | None:
+    """The first of so many blocks has no window; transformers 5 names every block's kind."""
+    every, types = config.integer("global_attn_every_n_layers", least=1), config.get("layer_types")
+    local = [kind == "sliding_attention" for kind in types or ()]
+    if not local or local == [block % every != 0 for block in range(config.blocks)]:
+        return u32(every)
+    return array(ValueType.BOOL, local)
 
 
 def _classifier_pooling(config: Config) -> Value | None:
@@ -31,7 +48,7 @@ MODERN_BERT = BERT.override(
     keys=(
         *ENCODER_KEYS,
         Key("attention.sliding_window", count("local_attention")),
-        Key("attention.sliding_window_pattern", count("global_attn_every_n_layers")),
+        Key("attention.sliding_window_pattern", _pattern),
         NO_SCALING, VOCAB_SIZE, NO_SEGMENTS,
         Key("hidden_activation", _activation),
         Key("attention.layer_norm_epsilon", real("layer_norm_eps", "norm_eps")),
@@ -49,6 +66,7 @@ MODERN_BERT = BERT.override(
         "norm_eps": 1e-5, "max_position_embeddings": 8192, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0,
         "local_attention": 128, "global_attn_every_n_layers": 3, "hidden_activation": "gelu",
     },
+    refusals=_refusals,
     example="answerdotai/ModernBERT-base",
 )  # fmt: skip
 

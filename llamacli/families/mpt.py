@@ -7,7 +7,7 @@ from typing import Any
 
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
-from llamacli.families.decoder import EMBEDDING, OUTPUT_NORM, always, count
+from llamacli.families.decoder import EMBEDDING, OUTPUT_NORM, count, real
 from llamacli.formats.gguf_values import Value, f32, u32
 
 
@@ -45,7 +45,7 @@ MPT = Family(
         Key("feed_forward_length", lambda c: u32(_ff(c))),
         Key("attention.head_count", count("n_heads")),
         Key("attention.head_count_kv", _kv_heads),
-        Key("attention.layer_norm_epsilon", always(f32(1e-5))),
+        Key("attention.layer_norm_epsilon", real("layer_norm_epsilon")),
         Key("attention.clamp_kqv", _clamp),
         Key("attention.max_alibi_bias", _alibi),
     ),
@@ -56,6 +56,6 @@ MPT = Family(
         Expected("blk.{block}.ffn_up.weight", lambda c: (_ff(c), c.hidden)),
         Expected("blk.{block}.ffn_down.weight", lambda c: (c.hidden, _ff(c))),
     ),
-    defaults={"tie_word_embeddings": True, "max_seq_len": 2048, "expansion_ratio": 4},
+    defaults={"tie_word_embeddings": True, "max_seq_len": 2048, "expansion_ratio": 4, "layer_norm_epsilon": 1e-5},
     example="mosaicml/mpt-7b-chat",
 )  # fmt: skip

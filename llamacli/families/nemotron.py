@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
 from llamacli.families.decoder import (
@@ -34,11 +32,6 @@ def _scale(config: Config) -> Value | None:
     return None if factor is None else f32(factor)
 
 
-def _refusals(config: Config) -> Iterable[str]:
-    if config.get("hidden_act", default="relu2") != "relu2":
-        yield f"config.json: hidden_act {config.get('hidden_act')!r} in a Nemotron is not supported by the engine"
-
-
 NEMOTRON = Family(
     name="nemotron",
     title="Nemotron 4, Minitron",
@@ -56,6 +49,5 @@ NEMOTRON = Family(
         Expected("blk.{block}.ffn_norm.weight", lambda c: (c.hidden,)),
     ),
     defaults={"rope_theta": 10000.0, "norm_eps": 1e-5, "max_position_embeddings": 4096, "partial_rotary_factor": 0.5},
-    refusals=_refusals,
     example="nvidia/Minitron-4B-Base",
 )  # fmt: skip

@@ -60,8 +60,8 @@ def _refusals(config: Config) -> Iterable[str]:
     unknown = set(_kinds(config)) - set(_LETTERS.values())
     if unknown or not _kinds(config):
         yield f"config.json: a Nemotron-H with blocks of kind {', '.join(sorted(unknown)) or 'none'} is not supported"
-    if config.get("mlp_hidden_act", default="relu2") != "relu2":
-        yield f"config.json: mlp_hidden_act {config.get('mlp_hidden_act')!r} is not computed by the engine, only relu2"
+    elif "mamba" not in _kinds(config):
+        yield "config.json: no block is a Mamba mixer, for which the engine's graph of this family is made"
 
 
 NEMOTRON_H = Family(
@@ -106,6 +106,7 @@ NEMOTRON_H = Family(
         "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "conv_kernel": 4,
     },
     refusals=_refusals,
+    fixed={"mamba_hidden_act": "silu"},
     example="nvidia/NVIDIA-Nemotron-Nano-9B-v2",
 )  # fmt: skip
 

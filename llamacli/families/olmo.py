@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from llamacli.families.base import Expected, Family, Key
 from llamacli.families.config import Config
 from llamacli.families.decoder import (
@@ -13,9 +15,10 @@ from llamacli.families.decoder import (
     OUTPUT,
     OUTPUT_NORM,
     POST_NORMS,
-    SLIDING_WINDOW,
     always,
+    count,
     real,
+    windowed,
 )  # fmt: skip
 from llamacli.families.llama import INTERLEAVED_QK
 from llamacli.families.moe import EXPERT_RULES, expert_tensors, moe_width
@@ -38,14 +41,18 @@ OLMO = Family(
 """Its norms have no weights."""
 
 
-def _windows(config: Config) -> Value | None:
-    """OLMo 3 has a window in all blocks but every fourth."""
-    if config.get("sliding_window") is None:
-        return None
-    types = config.get("layer_types")
-    if types is None:
-        types = ["full_attention" if block % 4 == 3 else "sliding_attention" for block in range(config.blocks)]
-    return array(ValueType.BOOL, [name == "sliding_attention" for name in types])
+def _in_windows(value: Callable[[Config], Value | None]) -> Callable[[Config], Value | None]:
+    """A key of OLMo 3, which has a window in all blocks but every fourth; OLMo 2 has none."""
+    return lambda config: value(config) if config.get("sliding_window") and any(windowed(config, 4)) else None
+
+
+def _refusals(config: Config) -> Iterable[str]:
+    near, far = (
+        config.rope.get("sliding_attention", config.full_rope).get("rope_theta"),
+        config.full_rope.get("rope_theta"),
+    )
+    if near != far:
+        yield f"config.json: rope_theta is {near} in blocks with a window and {far} in others, one number to the engine"
 
 
 FULL_WIDTH_QK_NORM = (
@@ -60,12 +67,13 @@ OLMO2 = Family(
     architectures=("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
     keys=(
         *DECODER_KEYS,
-        SLIDING_WINDOW,
-        Key("attention.sliding_window_pattern", _windows),
-        Key("rope.freq_base_swa", lambda c: f32(c.full_rope["rope_theta"]) if _windows(c) else None),
+        Key("attention.sliding_window", _in_windows(count("sliding_window"))),
+        Key("attention.sliding_window_pattern", _in_windows(lambda c: array(ValueType.BOOL, windowed(c, 4)))),
+        Key("rope.freq_base_swa", _in_windows(lambda c: f32(c.full_rope["rope_theta"]))),
     ),
     expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION[1:], *GATED_FFN[1:], *POST_NORMS, *FULL_WIDTH_QK_NORM),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+    refusals=_refusals,
     example="allenai/OLMo-2-1124-7B-Instruct",
 )
 
@@ -80,5 +88,6 @@ OLMOE = Family(
         *expert_tensors(moe_width),
     ),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+    fixed={"norm_topk_prob": False, "clip_qkv": None},
     example="allenai/OLMoE-1B-7B-0924-Instruct",
 )  # fmt: skip

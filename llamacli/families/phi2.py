@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from llamacli.families.base import Expected, Family, Key
-from llamacli.families.config import Config
 from llamacli.families.decoder import ATTENTION, EMBEDDING, FFN_UP_DOWN, OUTPUT, OUTPUT_NORM, QKV_BIAS, count, real
-from llamacli.families.gptneox import theta
-from llamacli.formats.gguf_values import f32, u32
-
-
-def _refusals(config: Config) -> Iterable[str]:
-    if config.get("qk_layernorm", default=False):
-        yield "config.json: qk_layernorm in a Phi is not supported by the engine"
-
+from llamacli.families.gptneox import THETA
+from llamacli.families.rope import SCALING_KEYS
+from llamacli.formats.gguf_values import u32
 
 PHI2 = Family(
     name="phi2",
@@ -29,7 +21,7 @@ PHI2 = Family(
         Key("attention.head_count_kv", lambda c: u32(c.kv_heads)),
         Key("attention.layer_norm_epsilon", real("layer_norm_epsilon", "layer_norm_eps")),
         Key("rope.dimension_count", lambda c: u32(int(c.full_rope["partial_rotary_factor"] * c.hidden) // c.heads)),
-        Key("rope.freq_base", lambda c: f32(theta(c)) if theta(c) != 10000.0 else None),
+        THETA, *SCALING_KEYS,
     ),
     expected=(
         EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QKV_BIAS, *FFN_UP_DOWN,
@@ -38,6 +30,6 @@ PHI2 = Family(
     defaults={
         "layer_norm_eps": 1e-5, "max_position_embeddings": 2048, "partial_rotary_factor": 0.5, "rope_theta": 10000.0,
     },
-    refusals=_refusals,
+    fixed={"qk_layernorm": False},
     example="microsoft/phi-2",
 )  # fmt: skip

@@ -11,6 +11,7 @@ from llamacli.errors import CorruptFile
 from llamacli.families.base import Expected, Family, Key, Named
 from llamacli.families.config import CONTEXT_NAMES, Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, FUSED_GATE_UP, OUTPUT, OUTPUT_NORM, no_window_warning
+from llamacli.families.rope import attention_factor
 from llamacli.formats.gguf_values import Value, f32, u32
 from llamacli.formats.rows import InMemory
 
@@ -28,7 +29,9 @@ def _rope_dimensions(config: Config) -> int:
 def _attention_factor(config: Config) -> Value | None:
     """What long rope multiplies queries and keys with, sqrt(1 + ln(scale) / ln(original context)) (LongRoPE, section 3)."""
     if not config.full_rope.get("long_factor"):
-        return None
+        return attention_factor(config)
+    if (given := config.full_rope.get("attention_factor")) is not None:
+        return f32(given)
     original = _original_context(config)
     scale = config.integer(*CONTEXT_NAMES) / original
     return f32(math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0)

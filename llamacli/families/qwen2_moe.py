@@ -18,5 +18,6 @@ QWEN2_MOE = Family(
         Expected("blk.{block}.ffn_up_shexp.weight", lambda c: (c.integer("shared_expert_intermediate_size"), c.hidden)),
     ),
     defaults={"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768},
+    fixed={"norm_topk_prob": False},
     example="Qwen/Qwen1.5-MoE-A2.7B-Chat",
 )  # fmt: skip

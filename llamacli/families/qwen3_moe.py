@@ -14,5 +14,6 @@ QWEN3_MOE = Family(
     rules=EXPERT_RULES,
     expected=(EMBEDDING, OUTPUT, OUTPUT_NORM, *ATTENTION, *QK_NORM, *expert_tensors(moe_width)),
     defaults={"head_dim": 128, "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768},
+    fixed={"norm_topk_prob": True},
     example="Qwen/Qwen3-30B-A3B",
 )

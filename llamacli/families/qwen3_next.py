@@ -150,6 +150,15 @@ def _sections(config: Config) -> Value:
     return array(ValueType.INT32, [*sections, 0, 0, 0, 0][:4])
 
 
+def _refusals(config: Config) -> Iterable[str]:
+    """What the engine's graph takes for granted."""
+    if all(_attends(config, block) for block in range(config.blocks)):
+        yield "config.json: no block has a delta rule, for which the engine's graph of this family is made"
+    keys, values = config.integer("linear_key_head_dim"), config.integer("linear_value_head_dim")
+    if keys != values:
+        yield f"config.json: linear_key_head_dim {keys} and linear_value_head_dim {values} are one width to the engine"
+
+
 KEYS = (
     *DECODER_KEYS, *HEAD_WIDTHS,
     Key("block_count", lambda c: u32(with_further_blocks(c))),
@@ -205,6 +214,8 @@ QWEN3_NEXT = Family(
     expected=(*TENSORS, *expert_tensors(moe_width)),
     defaults=DEFAULTS,
     blocks=with_further_blocks,
+    refusals=_refusals,
+    fixed={"norm_topk_prob": True},
     example="Qwen/Qwen3-Next-80B-A3B-Instruct",
 )
 

@@ -15,6 +15,7 @@ import numpy as np
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.families.base import Key, Named
 from llamacli.families.config import CONTEXT_NAMES, Config
+from llamacli.families.engine_limits import takes_divisors
 from llamacli.formats.gguf_values import Value, ValueType, array, f32, string, u32
 from llamacli.formats.rows import InMemory, Rows
 
@@ -74,7 +75,7 @@ def llama3_rope_factors(config: Config) -> Iterable[Named]:
     rope = config.full_rope
     if rope_type(config) != "llama3":
         return
-    dim = config.head_dim
+    dim = int(config.head_dim * partial_factor(config))
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     powers = np.float64(rope.get("rope_theta", 10000.0)) ** exponents.astype(np.float64)
     frequencies = np.float32(1.0) / powers.astype(np.float32)
@@ -155,7 +156,18 @@ ROPE_KEYS = (
     Key("rope.freq_base_swa", _local_theta),
 )
 """For every decoder."""
-OWN_ATTENTION_FACTOR = Key("rope.scaling.attn_factor", lambda config: None)
+SCALING_KEYS = tuple(key for key in ROPE_KEYS if key.name.startswith("rope.scaling."))
+"""For families that say the rope's base in their own way."""
+
+
+def _own_attention_factor(config: Config) -> None:
+    if rope_type(config) == "yarn" and (given := config.full_rope.get("attention_factor")) is not None:
+        raise Unsupported(
+            f"config.json: this family's graph in the engine has no attention_factor, which is {given} here"
+        )
+
+
+OWN_ATTENTION_FACTOR = Key("rope.scaling.attn_factor", _own_attention_factor)
 """For families whose graph has its own way of it (`yarn_log_multiplier`)."""
 
 
@@ -205,7 +217,7 @@ def _without_unusual(key: Key) -> Key:
 
 
 FACTOR_ROPE_KEYS = (
-    *(_without_unusual(key) for key in ROPE_KEYS if key.name.startswith("rope.scaling.")),
+    *(_without_unusual(key) for key in SCALING_KEYS),
     Key("rope.scaling.original_context_length", lambda config: u32(_original(config)) if _scaled(config) else None),
     Key("rope.scaling.attn_factor", lambda config: attention_factor(config, alone=bool(unusual_yarn(config)))),
 )
@@ -217,11 +229,35 @@ def _scaled(config: Config) -> bool:
     return kind in _LONG or (kind == "yarn" and bool(config.full_rope.get("factor")) and not unusual_yarn(config))
 
 
-def check_rope(tensors: Mapping[str, Rows], config: Config, title: str) -> None:
+def check_rope(tensors: Mapping[str, Rows], config: Config, architecture: str, title: str) -> None:
     """Raises Unsupported for a rope that needs divisors in a family whose graph takes none."""
-    kind = rope_type(config)
-    if kind in ("llama3", *_LONG) and not any(name in tensors for name in FACTORS):
-        raise Unsupported(f"config.json: the engine does not compute rope scaling of type {kind!r} for {title}")
+    kind, divided = rope_type(config), any(name in tensors for name in FACTORS)
+    if (kind in ("llama3", *_LONG) and not divided) or (divided and not takes_divisors(architecture)):
+        raise _not_computed(kind, title)
+
+
+def check_rope_keys(keys: Mapping[str, Value | None], tensors: Mapping[str, Rows], config: Config, title: str) -> None:
+    """Raises Unsupported for a rope that neither the file's keys nor its divisors say.
+
+    `keys` without the architecture in front. The published weights of some families have no such rope, so that their files
+    have no key for it; those who stretch such a model all the same would get nonsense.
+    """
+    kind, scaled = rope_type(config), keys.get("rope.scaling.type")
+    if (
+        kind in ("linear", "yarn")
+        and config.full_rope.get("factor") not in (None, 1.0)
+        and not any(name in tensors for name in FACTORS)
+        and (scaled is None or scaled.value != kind)
+    ):
+        raise _not_computed(kind, title)
+    if keys.get("rope.scaling.attn_factor") is not None and kind == "yarn" and "sliding_attention" in config.rope:
+        raise Unsupported(
+            "config.json: attention_factor of one of two ropes is not what the engine computes, but of both"
+        )
+
+
+def _not_computed(kind: str, title: str) -> Unsupported:
+    return Unsupported(f"config.json: the engine does not compute rope scaling of type {kind!r} for {title}")
 
 
 READS_CORNERS = ("mistral3", "grok")

@@ -24,6 +24,7 @@ SMOLLM3 = LLAMA.override(
     defaults={
         "tie_word_embeddings": True, "rope_theta": 2e6, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
     },
+    extra=lambda config: (),
     warnings=_no_rope_layers,
     example="HuggingFaceTB/SmolLM3-3B",
 )  # fmt: skip

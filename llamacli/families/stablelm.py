@@ -14,6 +14,7 @@ from llamacli.families.decoder import (
     flag,
     partial_rope,
 )
+from llamacli.families.gptneox import THETA
 
 
 def _has_ffn_norm(config: Config, block: int) -> bool:
@@ -26,6 +27,7 @@ STABLELM = Family(
     architectures=("StableLmForCausalLM", "StableLMEpochForCausalLM"),
     keys=(
         *(key for key in DECODER_KEYS if key.name != "rope.freq_base"),
+        THETA,
         partial_rope(0.25),
         Key("use_parallel_residual", flag("use_parallel_residual")),
     ),

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from llamacli.families.base import Expected, Key, Rule
-from llamacli.families.config import Config
 from llamacli.families.decoder import always
 from llamacli.families.gpt2 import GPT2
 from llamacli.formats.gguf_values import u32
-
-
-def _refusals(config: Config) -> Iterable[str]:
-    if not config.get("multi_query", default=True):
-        yield "config.json: a GPT-BigCode without multi_query is not supported by the engine"
-
 
 STARCODER = GPT2.override(
     name="starcoder",
@@ -26,6 +17,6 @@ STARCODER = GPT2.override(
         *(tensor for tensor in GPT2.expected if "attn_qkv" not in tensor.name),
         Expected("blk.{block}.attn_qkv.weight", lambda c: (c.hidden + 2 * c.head_dim, c.hidden)),
     ),
-    refusals=_refusals,
+    fixed={"scale_attn_weights": True, "multi_query": True},
     example="bigcode/starcoder",
 )

@@ -23,9 +23,10 @@ from llamacli.families.config import Config, values_of
 from llamacli.families.general import DESCRIBING_FILES, general_metadata, name_for_engine
 from llamacli.families.mapping import map_tensors, plain_name
 from llamacli.families.registry import family_of
-from llamacli.families.rope import rope_warnings
+from llamacli.families.rope import check_rope_keys, rope_warnings
 from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile, Stream
+from llamacli.formats.gguf_encode import encode_entry
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, string, u32
 from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all, row_count
@@ -85,6 +86,8 @@ def open_model(path: Path, adapters: Sequence[Adapter] = ()) -> Model:
         return model_of_checkpoint(Checkpoint.open(Folder(path)), adapters)
     if adapters:
         raise Unsupported(f"{path} is no checkpoint", "adapters are merged into a folder with safetensors")
+    if not path.is_file():
+        raise Unsupported(f"{path} is no regular file", "a model is read at many places; store it first")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF":
@@ -131,15 +134,20 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
         config = config.derived(scalars=_scalars(stored, family.scalars))
         tensors = map_tensors(stored, family, config)
         _refuse_integers(tensors, stored)
-        keys = {_full(key.name, family.name): key.value(config) for key in family.keys}
+        keys = {key.name: key.value(config) for key in family.keys}
+        for name, value in keys.items():
+            if value is not None:
+                encode_entry(name, value)  # a number that its type cannot hold is found here
+        check_rope_keys(keys, tensors, config, family.title)
         warnings = (*family.warnings(config), *rope_warnings(tensors, config, family.name))
-        if config.tied and "output.weight" in tensors:
+        output, embedding = (_first_stored(tensors.get(f"{name}.weight")) for name in ("output", "token_embd"))
+        if config.tied and output not in (None, embedding):
             warnings += (
                 "config.json ties the output to the embedding, but the two are stored and differ; both are kept",
             )
-    rows = tensors["token_embd.weight"].shape[0]
-    if int(config.get("vocab_size", default=0)) > rows:
-        warnings += (f"config.json has a vocab_size of {config.get('vocab_size'):,}, the embedding {rows:,} rows",)
+        rows, promised = tensors["token_embd.weight"].shape[0], config.integer("vocab_size", default=0)
+        if promised > rows:
+            warnings += (f"config.json has a vocab_size of {promised:,}, the embedding {rows:,} rows",)
     vocabulary = read_vocabulary(source, checkpoint.config, rows)
     shapes = {name: rows.shape for name, rows in tensors.items()}
     general = general_metadata(source.name, _describing(source), family.name, shapes)
@@ -147,7 +155,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     metadata = {
         **general,
         "general.name": string(title),
-        **{name: value for name, value in keys.items() if value is not None},
+        **{_full(name, family.name): value for name, value in keys.items() if value is not None},
         "general.quantization_version": u32(2),
         **vocabulary.metadata(),
     }

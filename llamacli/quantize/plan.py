@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 
 from llamacli.errors import UsageError
+from llamacli.formats.gguf_encode import encode_entry
 from llamacli.formats.gguf_values import Value, boolean, f32, i32, string, u32
 from llamacli.formats.gguf_writer import FileLayout, lay_out_split
 from llamacli.formats.rows import Rows, row_count
@@ -195,6 +196,9 @@ def _parts(
     return tuple(tuple(part) for part in parts)
 
 
+_OF_THE_FILE = ("general.alignment", "split.")
+
+
 def parse_override_kv(text: str) -> tuple[str, Value]:
     """`KEY=TYPE:VALUE` as llama.cpp reads it; types are int, float, bool and str. Raises UsageError."""
     key, equals, typed = text.partition("=")
@@ -202,24 +206,32 @@ def parse_override_kv(text: str) -> tuple[str, Value]:
     hint = "for example --override-kv tokenizer.ggml.add_bos_token=bool:false"
     if not (key and equals and colon):
         raise UsageError(f"{text!r} is not KEY=TYPE:VALUE", hint)
+    if key.startswith(_OF_THE_FILE):
+        raise UsageError(f"{key} says how the file itself is laid out", "quantize sets it; leave it out")
     try:
-        if kind == "int":
-            return key, u32(int(value)) if 0 <= int(value) < 1 << 32 else i32(int(value))
-        if kind == "float":
-            return key, f32(float(value))
-        if kind == "bool" and value in ("true", "false"):
-            return key, boolean(value == "true")
-        if kind == "str":
-            return key, string(value)
+        found = _typed(kind, value)
+        encode_entry(key, found)
     except ValueError:
-        raise UsageError(f"{value!r} is not of type {kind}", hint) from None
-    raise UsageError(f"{typed!r} is not TYPE:VALUE with int, float, bool (true, false) or str", hint)
+        raise UsageError(f"{value!r} is not of type {kind}, or too large", hint) from None
+    except KeyError:
+        raise UsageError(f"{typed!r} is not TYPE:VALUE with int, float, bool (true, false) or str", hint) from None
+    return key, found
+
+
+def _typed(kind: str, value: str) -> Value:
+    """Raises ValueError for what is no such value, KeyError for another type."""
+    if kind == "int":
+        return u32(int(value)) if int(value) >= 0 else i32(int(value))
+    if kind == "bool":
+        return boolean({"true": True, "false": False}[value])
+    return {"float": lambda: f32(float(value)), "str": lambda: string(value)}[kind]()
 
 
 def parse_size(text: str) -> int:
     """`4G` or `500M` in bytes, powers of 1000 as llama-gguf-split counts them. Raises UsageError."""
     factors = {"M": 1000**2, "G": 1000**3, "K": 1000}
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])B?", text.strip().upper())
-    if not match or not float(match[1]):
+    size = int(float(match[1]) * factors[match[2]]) if match else 0
+    if not size:
         raise UsageError(f"{text!r} is not a size", "for example 4G or 500M")
-    return int(float(match[1]) * factors[match[2]])
+    return size

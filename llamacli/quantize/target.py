@@ -224,7 +224,7 @@ def plan_for_damage(
     if best.damage > most:
         raise UsageError(
             f"no file of these types is expected to diverge by less than {best.damage:.2g} nats",
-            "ask for less, or choose Q8_0 or a type with 16 bits",
+            "allow more, or choose Q8_0 or a type with 16 bits",
         )
     high = best.plan.size_bytes
     while high - low > max(high >> 10, DEFAULT_ALIGNMENT):  # to a tenth of a per cent

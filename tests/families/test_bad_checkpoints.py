@@ -93,6 +93,24 @@ CASES: dict[str, tuple[str, Break, int, str]] = {
         "llama", configured(architectures=None, model_type="gigamodel"), 11, "architecture gigamodel"),
     "neither class nor type": ("llama", configured(architectures=[], model_type=None), 11, "names no architecture"),
     "a word for the way weights are stored": ("llama", configured(quantization_config="fp8"), 9, "quantization_config"),
+    "another activation": ("llama", configured(hidden_act="gelu"), 11, "hidden_act 'gelu'"),
+    "another activation, by its other name": ("falcon_7b", configured(activation="relu"), 11, "activation 'relu'"),
+    "attention scaled by the block": (
+        "gpt2", configured(scale_attn_by_inverse_layer_idx=True), 11, "scale_attn_by_inverse_layer_idx True"),
+    "experts weighed in another way": ("qwen2_moe", configured(norm_topk_prob=True), 11, "norm_topk_prob True"),
+    "a stretched rope where the engine has none": (
+        "command_r", configured(rope_scaling={"rope_type": "linear", "factor": 4.0}), 11, "type 'linear'"),
+    "a rope as divisors where the engine takes none": (
+        "smollm3_tied", configured(rope_scaling={"rope_type": "llama3", "factor": 8.0}), 11, "type 'llama3'"),
+    "a yarn that warms attention in another way": (
+        "deepseek_v3", configured(rope_scaling={"rope_type": "yarn", "factor": 8.0}), 11, "mscale_all_dim"),
+    "windows nowhere": ("gemma2", configured(layer_types=["full_attention"] * 2), 11, "no block has a window"),
+    "windows elsewhere, with another rope": (
+        "afmoe", configured(layer_types=["full_attention", *["sliding_attention"] * 3]), 11, "every fourth block"),
+    "no convolution in any block": ("lfm2", configured(layer_types=["full_attention"] * 3), 11, "no block convolves"),
+    "experts in groups of unequal size": ("deepseek_v3", configured(n_group=3), 9, "3 groups"),
+    "no experts for a token": ("qwen3_moe", configured(num_experts_per_tok=0), 9, "goes to 0 experts"),
+    "fewer heads of keys than the graph has": ("olmoe", configured(num_key_value_heads=2), 11, "num_key_value_heads is 2"),
     "an unknown way to store weights": ("llama", configured(quantization_config={"quant_method": "hqq"}), 11, "hqq"),
 }  # fmt: skip
 

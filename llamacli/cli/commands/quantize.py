@@ -30,6 +30,7 @@ from llamacli.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from llamacli.quantize.importance import ImportanceMatrix
+    from llamacli.quantize.model import Model
     from llamacli.quantize.overrides import Overrides
     from llamacli.quantize.plan import PlanOptions
 
@@ -153,8 +154,10 @@ def quantize_command(
 
 def _type_names(types: Sequence[str], third: str) -> list[str]:
     """The types asked for, each once, in order."""
-    asked = [name for text in (*types, third) for name in text.split(",") if name]
-    return list(dict.fromkeys(name.upper() for name in asked)) or [DEFAULT_TYPE]
+    asked = [name.strip().upper() for text in (*types, third) for name in text.split(",") if name.strip()]
+    if types and not asked:
+        raise UsageError("-q names no type", f"for example -q {DEFAULT_TYPE}")
+    return list(dict.fromkeys(asked)) or [DEFAULT_TYPE]
 
 
 def _entries(cwd: Path, file: str) -> list[str]:
@@ -164,7 +167,10 @@ def _entries(cwd: Path, file: str) -> list[str]:
     path = cwd / Path(file).expanduser()
     if not path.is_file():
         raise NotFound(f"no such file: {path}")
-    return path.read_text(encoding="utf-8").split()
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path} as text: {error}", "it should have entries like attn_v=q8_0") from error
 
 
 def _overrides(patterns: Sequence[str], output: str, embedding: str, leave_output: bool, pure: bool) -> Overrides:
@@ -219,6 +225,15 @@ def _adapter_type(types: Sequence[str], third: str) -> list[str]:
     return ["F32"]
 
 
+def _before_long_work(here: Context, model: Model, target: str, names: Sequence[str], force: bool) -> None:
+    """Raises CannotWrite for an output that would be refused in the end. `names`: none where it is not known yet."""
+    from llamacli.formats.atomic import check_target
+
+    named = bool(target) and not (here.cwd / Path(target).expanduser()).is_dir()
+    for name in names or ([""] if named else []):
+        check_target(target_file(here.cwd, target, model.name, name, len(names)), force=force, inputs=model.inputs)
+
+
 def _with_engine(
     here: Context,
     asked: Asked,
@@ -243,6 +258,8 @@ def _with_engine(
     recipes = [recipe_named(name) for name in names]
     model = open_asked(here, asked, kernel == "ggml")
     here.console.status(f"reading   {describe(model)}")
+    if not dry_run:
+        _before_long_work(here, model, target, () if quality.targets else names, force)
     chosen = kernel_for(kernel)
     with Reference(here, model, folder_of_target(here.cwd, target)) as reference:
         receipts = Receipts(here, model, reference, quality, chosen.name, threads or cores())
