@@ -169,6 +169,14 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "type that needs a matrix": (["{wide}", "-q", "IQ2_XS"], 2, "matrix"),
     "unknown kernel": (["{src}", "--kernel", "quick"], 2, "quick"),
     "bad override": (["{src}", "--override-kv", "a=b"], 2, "KEY=TYPE:VALUE"),
+    "an override that its type cannot hold": (["{src}", "--override-kv", "a=int:99999999999"], 2, "99999999999"),
+    "a number that float32 cannot hold": (["{src}", "--override-kv", "a=float:1e300"], 2, "1e300"),
+    "a key of the file itself": (["{src}", "--override-kv", "general.alignment=int:7"], 2, "general.alignment"),
+    "no type in the list": (["{src}", "-q", ","], 2, "-q names no type"),
+    "a pipe for a file": (["{src}", "-"], 2, "not to a pipe"),
+    "a type file that is no text": (["{src}", "--tensor-type-file", "{src}/model.safetensors"], 2, "as text"),
+    "less divergence than any file": (["{wide}", "--max-kld", "0.0001", "--no-probe"], 2, "allow more"),
+    "a size of no bytes": (["{src}", "--split-max-size", "0.0001K"], 2, "0.0001K"),
     "bad size": (["{src}", "--split-max-size", "big"], 2, "big"),
     "layer that is not there": (["{src}", "--prune-layers", "7"], 2, "7"),
     "several types into one file": (["{src}", "{out}/x.gguf", "-q", "Q8_0,Q4_0"], 2, "folder"),
@@ -211,6 +219,24 @@ def test_an_existing_output_stays_unless_forced(tmp_path: Path, invoke: Callable
     assert done.code == 12 and "--force" in done.err and target.read_text() == "mine"
     done = invoke("quantize", SMALL, target, "-q", "Q8_0", "--kernel", "ggml", "--force")
     assert done.code == 0 and target.read_bytes()[:4] == b"GGUF"
+
+
+@pytest.mark.parametrize("option", [("--calibrate", "builtin"), ("--target-bpw", "5")])
+def test_an_existing_output_is_refused_before_long_work(
+    option: tuple[str, str], tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    target = tmp_path / "model.gguf"
+    target.write_text("mine")
+    done = invoke("quantize", SMALL, target, *option)
+    assert done.code == 12 and "--force" in done.err and target.read_text() == "mine"
+    assert "calibrating" not in done.err and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    done = invoke("quantize", tmp_path / "pipe.gguf", tmp_path / "model.gguf", "-q", "Q8_0")
+    assert done.code == 11 and "no regular file" in done.err
 
 
 @pytest.mark.parametrize("alias", ["itself", "symlink", "hardlink", "dots"])
