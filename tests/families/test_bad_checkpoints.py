@@ -72,7 +72,7 @@ CASES: dict[str, tuple[str, Break, int, str]] = {
     "a number larger than its type": ("qwen3", configured(rope_theta=1e300), 9, "config.json: a value"),
     "a rope of numbers that are none": (
         "llama", configured(rope_scaling={"rope_type": "llama3", "factor": 0.0}), 9, "config.json: a value"),
-    "a vocabulary that is no number": ("llama", configured(vocab_size=[320]), 9, "vocab_size is [320]"),
+    "a vocabulary that is no number": ("llama", configured(vocab_size=[320]), 9, "config.json: a value"),
     "a rope that is a list": ("qwen3", configured(rope_scaling=[1], rope_parameters=None), 9, "config.json: a value"),
     "more experts for a token than there are": ("qwen3_moe", configured(num_experts_per_tok=9), 9, "9 experts"),
     "a count of experts that is wrong": ("qwen3_moe", configured(num_experts=8), 9, "expert 4"),
