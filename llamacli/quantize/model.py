@@ -26,12 +26,12 @@ from llamacli.families.registry import family_of
 from llamacli.families.rope import check_rope_keys, rope_warnings
 from llamacli.formats.dtypes import Block
 from llamacli.formats.file_access import LocalFile, Stream
-from llamacli.formats.gguf_encode import encode_entry
+from llamacli.formats.gguf_encode import DEFAULT_ALIGNMENT, encode_entry
 from llamacli.formats.gguf_reader import GGUF, TensorInfo, read_gguf
 from llamacli.formats.gguf_values import Value, string, u32
 from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all, row_count
 from llamacli.formats.safetensors import StoredTensor
-from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, TensorType
+from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, F64, I8, I16, I32, I64, TensorType
 from llamacli.quantize.lora import adapter_metadata, adapter_tensors, is_transposed
 
 ALWAYS_F32 = re.compile(
@@ -266,13 +266,16 @@ def model_of_gguf(source: GGUF) -> Model:
     """A GGUF file in F32, F16 or BF16, to be written in another type. Raises Unsupported for a quantized one."""
     files = [LocalFile(path) for path in source.paths]
     tensors = {info.name: _gguf_rows(source, info, files[info.part]) for info in source.tensors}
-    left_out = ("split.no", "split.count", "split.tensors.count", "general.file_type")
+    left_out = ["split.no", "split.count", "split.tensors.count", "general.file_type"]
+    if source.alignment < DEFAULT_ALIGNMENT:
+        left_out.append("general.alignment")  # too fine for weights that are mapped
     return Model(
         name=source.path.stem,
         label=str(source.path),
         metadata={key: value for key, value in source.metadata.items() if key not in left_out},
         tensors=tensors,
-        stored={info.name: info.type for info in source.tensors},
+        # the engine adds vectors in float32 alone
+        stored={info.name: F32 if len(info.shape) == 1 else info.type for info in source.tensors},
         shards={info.name: info.part for info in source.tensors},
         inputs=source.paths,
         dtype=source.file_type_name,
@@ -281,6 +284,10 @@ def model_of_gguf(source: GGUF) -> Model:
 
 
 def _gguf_rows(source: GGUF, info: TensorInfo, file: LocalFile) -> GgufRows:
+    if info.type in (F64, I8, I16, I32, I64):
+        raise Unsupported(
+            f"{source.path}: {info.name} is stored as {info.type}, which the engine does not compute with"
+        )
     if info.type not in (F32, F16, BF16):
         raise Unsupported(
             f"{source.path} is already quantized ({info.name} is {info.type})",
