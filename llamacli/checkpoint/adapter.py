@@ -95,6 +95,10 @@ def _refuse_others(config: Mapping[str, Any], label: str) -> None:
         raise Unsupported(f"{label} was trained for {task}", "only adapters of language models are supported")
     if config.get("use_dora"):
         raise Unsupported(f"{label} is a DoRA adapter", "merge it with PEFT first, then quantize the merged checkpoint")
+    if config.get("alora_invocation_tokens"):
+        raise Unsupported(
+            f"{label} works only behind certain tokens (aLoRA)", "merged into its base it would work always"
+        )
     if config.get("target_parameters"):
         raise Unsupported(f"{label} changes whole stacks of experts (target_parameters)", "merge it with PEFT first")
     if config.get("layer_replication"):

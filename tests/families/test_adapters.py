@@ -154,6 +154,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "for classification": (lambda folder: write_adapter(folder, task_type="SEQ_CLS"), "SEQ_CLS"),
     "not LoRA": (lambda folder: write_adapter(folder, peft_type="IA3"), "IA3"),
     "DoRA": (lambda folder: write_adapter(folder, use_dora=True), "DoRA"),
+    "an adapter behind some tokens": (lambda folder: write_adapter(folder, alora_invocation_tokens=[5, 6]), "aLoRA"),
     "one matrix of two": (half, "only one of its two matrices"),
     "a rank that is not the configuration's": (lambda folder: write_adapter(folder, rank_pattern={}), "rank"),
     "no weights": (
