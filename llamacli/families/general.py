@@ -6,6 +6,7 @@ snapshot in a cache and a repository on the Hub are described like a folder of t
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 import tempfile
@@ -15,21 +16,52 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from llamacli.errors import CorruptFile
+from llamacli.formats.gguf_encode import encode_entry
 from llamacli.formats.gguf_values import Value, ValueType
 
-DESCRIBING_FILES = ("README.md", "config.json", "generation_config.json")
+DESCRIBING_FILES = ("README.md", "generation_config.json", "config.json")
+
+
+_CARD = "README.md"
+_ANCHOR = re.compile(rb"(^|[\s\[{,])&\w")
 
 
 def general_metadata(
     name: str, files: Mapping[str, bytes], architecture: str, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Value]:
-    """Keys in front of the architecture's own, among them `general.architecture` itself.
+) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """Keys in front of the architecture's own, among them `general.architecture` itself; and what to warn of.
 
-    `files` are the describing files that exist; `shapes` are the file's tensors, outermost dimension first.
+    `files` are the describing files that exist; `shapes` are the file's tensors, outermost dimension first. A file that is not
+    what it should be is left out: it describes a model and is no part of it.
     """
     for logger in ("metadata", "gguf", "gguf.gguf_writer"):  # the package's remarks are not for our users
         logging.getLogger(logger).addHandler(logging.NullHandler())
         logging.getLogger(logger).propagate = False
+    readable = {file: content.removeprefix(codecs.BOM_UTF8) for file, content in files.items()}
+    anyway = {_CARD} if _grows(readable.get(_CARD, b"")) else set()
+    for left_out in (set(), *({file} for file in DESCRIBING_FILES), set(DESCRIBING_FILES)):
+        kept = {file: content for file, content in readable.items() if file not in left_out | anyway}
+        try:
+            found = _described(name, kept, architecture, shapes)
+        except Exception:  # whatever the package and its YAML reader make of it
+            continue
+        return found, tuple(
+            f"{file} is not as such files are; its description is left out" for file in files if file not in kept
+        )
+    raise CorruptFile(f"{name!r} is no name that a model can have", "rename the folder")
+
+
+def _grows(card: bytes) -> bool:
+    """Whether parts of a card's table stand for others, which can make it larger than memory."""
+    table = card.split(b"\n---", 1)[0] if card.startswith(b"---") else b""
+    return _ANCHOR.search(table) is not None
+
+
+def _described(
+    name: str, files: Mapping[str, bytes], architecture: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Value]:
+    """What the package makes of these files."""
     writer = gguf.GGUFWriter(None, architecture)
     for tensor, shape in shapes.items():
         writer.add_tensor_info(tensor, shape, np.dtype(np.float32), 0)
@@ -45,7 +77,10 @@ def general_metadata(
         card.size_label = gguf.size_label(total, shared, expert, experts)
     writer.add_type(gguf.GGUFType.MODEL)
     card.set_gguf_meta_model(writer)
-    return {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+    found = {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+    for key, value in found.items():
+        encode_entry(key, value)
+    return found
 
 
 def name_for_engine(name: str, family: str, tokens: Container[str | bytes]) -> str:

@@ -150,7 +150,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
             warnings += (f"config.json has a vocab_size of {promised:,}, the embedding {rows:,} rows",)
     vocabulary = read_vocabulary(source, checkpoint.config, rows)
     shapes = {name: rows.shape for name, rows in tensors.items()}
-    general = general_metadata(source.name, _describing(source), family.name, shapes)
+    general, unread = general_metadata(source.name, _describing(source), family.name, shapes)
     title = name_for_engine(str(general["general.name"].value), family.name, vocabulary.tokens)
     metadata = {
         **general,
@@ -168,13 +168,13 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
         shards=_shard_numbers(tensors, checkpoint),
         inputs=source.paths(),
         dtype=checkpoint.dtype,
-        warnings=(*warnings, *vocabulary.warnings),
+        warnings=(*warnings, *unread, *vocabulary.warnings),
         architecture_class=config.architecture or family.title,
         stream=source.stream(),
     )
 
 
-_NO_WEIGHTS = ("I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL", "C64")
+_NO_WEIGHTS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL", "C64")
 
 
 def _refuse_integers(tensors: Mapping[str, Rows], stored: Mapping[str, Rows]) -> None:
