@@ -1,10 +1,11 @@
 """Quality against size: every type as llamacli and as llama-quantize write it, and files made to a promised size.
 
     python benchmarks/quality.py CHECKPOINT TEXT --peer llama-quantize [--calibrate OTHER_TEXT] [--chunks 40]
-        [--types Q4_K_M,...] [--targets 3,3.5,4,4.5,5,6] [--out docs/quality.md] [--plot docs/quality.svg]
+        [--types Q4_K_M,...] [--targets 3,3.5,4,4.5,5,6] [--search thorough] [--out docs/quality.md] [--plot docs/quality.svg]
 
 All files are measured side by side against the checkpoint in BF16, on a text that was not used for calibration. With
---calibrate everything is also made with an importance matrix of that text, which both programs are given. The verdicts
+--calibrate everything is also made with an importance matrix of that text, which both programs are given; with --search
+thorough, only this is done, and llamacli makes every file a second time that way from the same text. The verdicts
 at the end: whether a file of llamacli's is worse than the peer's by more than two standard errors, the mean over types,
 and whether each promised size beats every recipe that is not smaller than allowed.
 """
@@ -39,8 +40,9 @@ def main() -> None:
         if not source.exists():
             llamacli("quantize", options.checkpoint, source, "-q", "BF16", "--quiet")
         lines = []
-        for weighted in (False, True) if options.calibrate else (False,):
-            name = "weighted" if weighted else "plain"
+        thorough = options.search == "thorough"
+        for weighted in (True,) if thorough else (False, True) if options.calibrate else (False,):
+            name = "thorough" if thorough else "weighted" if weighted else "plain"
             found = compare(options, place / name, source, weighted=weighted)
             if options.page:
                 put(Path(options.page), f"quality {name}", "\n".join(found[2:]))
@@ -60,21 +62,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=40)
     parser.add_argument("--types", default="")
     parser.add_argument("--targets", default="")
+    parser.add_argument("--search", default="usual", choices=("usual", "thorough"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="")
     parser.add_argument("--plot", default="")
     parser.add_argument(
-        "--page", default="", help="put the tables between its marks `quality plain` and `quality weighted`"
+        "--page", default="", help="put the tables between its marks `quality plain`, `weighted` or `thorough`"
     )
     parser.add_argument(
         "--keep", default="", metavar="FOLDER", help="keep the files there, and use those that are there"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.search == "thorough" and not options.calibrate:
+        parser.error("--search thorough needs --calibrate")
+    return options
 
 
 def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted: bool) -> list[str]:
     """Make all files, measure them, and say what came out."""
-    for name in ("llamacli", "llama.cpp", "target"):
+    for name in ("llamacli", "llama.cpp", "thorough", "target"):
         (place / name).mkdir(parents=True, exist_ok=True)
     types = (options.types or (WEIGHTED if weighted else PLAIN)).split(",")
     types = [kind for kind in types if weighted or kind in PLAIN.split(",")]  # the others need a matrix
@@ -83,11 +89,15 @@ def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted:
         llamacli("imatrix", source, options.calibrate, "-o", matrix, "-t", options.threads, "--quiet")
     with_matrix = ("--imatrix", matrix) if weighted else ()
     threads = ("-t", options.threads, "--quiet")
-    missing = [kind for kind in types if not (place / "llamacli" / f"{kind}.gguf").exists()]
-    if missing:
-        llamacli("quantize", options.checkpoint, place / "llamacli", "-q", ",".join(missing), *with_matrix, *threads)
-    for path in sorted((place / "llamacli").glob("*-*.gguf")):
-        path.rename(path.with_name(path.name.rpartition("-")[2]))
+    ways = {"llamacli": with_matrix}
+    if options.search == "thorough":
+        ways["thorough"] = ("--calibrate", options.calibrate, "--search", "thorough")
+    for maker, how in ways.items():
+        missing = [kind for kind in types if not (place / maker / f"{kind}.gguf").exists()]
+        if missing:
+            llamacli("quantize", options.checkpoint, place / maker, "-q", ",".join(missing), *how, *threads)
+        for path in sorted((place / maker).glob("*-*.gguf")):
+            path.rename(path.with_name(path.name.rpartition("-")[2]))
     for kind in types:
         target = place / "llama.cpp" / f"{kind}.gguf"
         if not target.exists():
@@ -100,7 +110,9 @@ def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted:
             impossible.append(bits)
     found = measured(options, place, source)
     if options.plot:
-        draw(Path(options.plot), found, weighted=weighted)
+        draw(Path(options.plot), found, place.name)
+    if options.search == "thorough":
+        return ["## Thorough search", "", *thorough_table(types, found), "", *thorough_verdicts(types, found), ""]
     title = "With an importance matrix" if weighted else "Without an importance matrix"
     lines = [f"## {title}", "", *table(types, found), "", *verdicts(types, found)]
     if impossible:
@@ -159,6 +171,40 @@ def table(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:
     return lines
 
 
+def thorough_table(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:
+    lines = [
+        "| type | MB | KL divergence, thorough | usual | llama-quantize | against usual | against llama-quantize "
+        "| perplexity ratio | same top token |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kind in types:
+        three = [found[maker, kind]["divergence"] for maker in ("thorough", "llamacli", "llama.cpp")]
+        best, usual, peer = (one["mean"]["value"] for one in three)
+        lines.append(
+            f"| {kind} | {found['thorough', kind]['size_bytes'] / 1e6:.2f} "
+            f"| {' | '.join(shown(one['mean']) for one in three)} "
+            f"| {100 * (best / usual - 1):+.0f} % | {100 * (best / peer - 1):+.0f} % "
+            f"| {', '.join(format(one['perplexity_ratio']['value'], '.4f') for one in three)} "
+            f"| {', '.join(format(100 * one['same_top']['value'], '.1f') for one in three)} % |"
+        )
+    return lines
+
+
+def thorough_verdicts(types: list[str], found: dict[tuple[str, str], dict]) -> list[str]:
+    lines = []
+    for maker, who in (("llamacli", "the usual search's"), ("llama.cpp", "llama-quantize's")):
+        logs = [
+            math.log(
+                found["thorough", kind]["divergence"]["mean"]["value"]
+                / found[maker, kind]["divergence"]["mean"]["value"]
+            )
+            for kind in types
+        ]
+        mean = 100 * (math.exp(sum(logs) / len(logs)) - 1)
+        lines.append(f"- Divergence of the thorough search's files, geometric mean over types: {mean:+.1f} % of {who}.")
+    return lines
+
+
 def shown(figure: dict[str, float]) -> str:
     return f"{figure['value']:.5f} ± {figure['error']:.5f}"
 
@@ -199,16 +245,21 @@ def promise(bits: str, one: dict, found: dict[tuple[str, str], dict]) -> str:
     )
 
 
-def draw(path: Path, found: dict[tuple[str, str], dict], *, weighted: bool) -> None:
-    names = {"llamacli": "llamacli, standard types", "llama.cpp": "llama-quantize", "target": "llamacli, --target-bpw"}
+def draw(path: Path, found: dict[tuple[str, str], dict], kind_of: str) -> None:
+    names = {
+        "llamacli": "llamacli, standard types",
+        "llama.cpp": "llama-quantize",
+        "thorough": "llamacli, --search thorough",
+        "target": "llamacli, --target-bpw",
+    }
     dots = []
     for (maker, kind), one in sorted(found.items(), key=lambda item: list(names).index(item[0][0])):
         far = one["divergence"]["mean"]
         label = kind if maker == "llama.cpp" else ""
         dots.append(Dot(label, one["size_bytes"] / 1e6, far["value"], far["error"], names[maker]))
-    what = "with an importance matrix" if weighted else "without an importance matrix"
+    what = "without an importance matrix" if kind_of == "plain" else "with an importance matrix"
     picture = plot_svg(dots, f"Quality against size, {what}", "size (MB)", "KL divergence (nats)")
-    path.with_stem(f"{path.stem}-{'weighted' if weighted else 'plain'}").write_text(picture, encoding="utf-8")
+    path.with_stem(f"{path.stem}-{kind_of}").write_text(picture, encoding="utf-8")
 
 
 def llamacli(*arguments: object) -> str:

@@ -8,9 +8,10 @@ C = A D A' with A unit upper triangular,
 
     e'Ce = sum over i of D_i * (e_i + sum over k < i of A_ki * e_k)^2
 
-so weight i is rounded as if it were larger by the second sum. Then every weight is looked at again, now with those
-after it known, until few change (coordinate descent). Sixteen rows lie in the lanes of a tile, as in the other kernels.
-Levels that are not better than those before are not written.
+so weight i is rounded as if it were larger by the second sum. Columns with the largest activations come first, for they
+have most to be made up for. Then every weight is looked at again, now with those after it known, until few change
+(coordinate descent). Sixteen rows lie in the lanes of a tile, as in the other kernels. Levels that are not better than
+those before are not written.
 """
 
 from __future__ import annotations
@@ -83,8 +84,10 @@ class Window(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What `factorize` makes of the second moments of a window's columns; rows are WIDTH long."""
+    """The second moments of a window's columns, in the order in which these are rounded; rows are WIDTH long."""
 
+    order: NDArray[np.int64]
+    """The columns: what is called i below is column order[i] of the window."""
     matrix: NDArray[np.float32]
     """C with a share of its mean diagonal added to the diagonal."""
     factor: NDArray[np.float32]
@@ -106,9 +109,13 @@ def new_room() -> Room:
 
 
 def factorized(square: NDArray[np.float64], columns: int) -> Moments:
-    """The moments of the first `columns` columns of `square` (WIDTH, WIDTH), positive definite; it is overwritten."""
-    moments = Moments(*(aligned(size, np.float32) for size in (WIDTH * WIDTH, WIDTH * WIDTH, WIDTH)))
-    factorize(square.reshape(-1), columns, moments)
+    """The moments of the first `columns` columns of `square` (WIDTH, WIDTH), positive definite."""
+    order = aligned(WIDTH, np.int64)
+    order[:columns] = np.argsort(-np.diagonal(square)[:columns], kind="stable")
+    moments = Moments(order, *(aligned(size, np.float32) for size in (WIDTH * WIDTH, WIDTH * WIDTH, WIDTH)))
+    ordered = np.zeros((WIDTH, WIDTH))
+    ordered[:columns, :columns] = square[np.ix_(order[:columns], order[:columns])]
+    factorize(ordered.reshape(-1), columns, moments)
     return moments
 
 
@@ -140,18 +147,20 @@ def compensate(
     """Choose the levels of a window anew. `levels`: bytes, as the weights lie; `scales`, `offsets`: of every part."""
     tile = room.tile
     for first in range(0, window.rows, LANES):
-        read(window, first, levels, scales, offsets, room)
+        read(window, first, levels, scales, offsets, moments.order, room)
         before = spread(window, tile, moments)
         feed_back(window, tile, moments)
         slopes(window, tile, moments)
         for _ in range(sweeps):
             if not sweep(window, tile, moments):
                 break
-        write(window, first, tile, whole_error(window, tile) < before, levels)
+        write(window, first, tile, moments.order, whole_error(window, tile) < before, levels)
 
 
 @inner
-def read(window: Window, first: int, levels: Memory, scales: Memory, offsets: Memory, room: Room) -> None:
+def read(
+    window: Window, first: int, levels: Memory, scales: Memory, offsets: Memory, order: Memory, room: Room
+) -> None:
     """Rows first to first + 15: weights, scales, levels, and the errors that these make. Past the end, the last row."""
     tile, starts = room.tile, room.starts
     width = 2 if window.storage == BF16 or window.storage == F16 else 4
@@ -165,33 +174,34 @@ def read(window: Window, first: int, levels: Memory, scales: Memory, offsets: Me
             tile[OFFSET + j * LANES + lane] = offsets[at]
         at = row * window.stride + window.first
         for i in range(window.columns):
-            tile[LEVEL + i * LANES + lane] = levels[at + i]
+            tile[LEVEL + i * LANES + lane] = levels[at + order[i]]
     for column in range(0, window.columns, LANES):
         if window.storage == BF16:
-            transpose_in("bf16", starts, column, tile, X + column * LANES)
+            transpose_in("bf16", starts, column, tile, SLOPE + column * LANES)
         elif window.storage == F16:
-            transpose_in("f16", starts, column, tile, X + column * LANES)
+            transpose_in("f16", starts, column, tile, SLOPE + column * LANES)
         else:
-            transpose_in("f32", starts, column, tile, X + column * LANES)
+            transpose_in("f32", starts, column, tile, SLOPE + column * LANES)
     for j in range(0, window.columns // window.part * LANES, LANES):
         store(tile, INVERSE + j, reciprocal(load(tile, SCALE + j)))
     for i in range(window.columns):
-        error = load(tile, X + i * LANES) - value(window, tile, i, load(tile, LEVEL + i * LANES))
-        store(tile, ERROR + i * LANES, error)
+        x = load(tile, SLOPE + order[i] * LANES)
+        store(tile, X + i * LANES, x)
+        store(tile, ERROR + i * LANES, x - value(window, tile, order[i], load(tile, LEVEL + i * LANES)))
 
 
 @inner
-def value(window: Window, tile: Memory, i: int, level: Floats) -> Floats:
-    """What column i is restored to."""
-    part = i // window.part * LANES
+def value(window: Window, tile: Memory, column: int, level: Floats) -> Floats:
+    """What a column is restored to."""
+    part = column // window.part * LANES
     number = _value_of(to_ints(level)) if window.table else level + floats(window.least)
     return fma(number, load(tile, SCALE + part), load(tile, OFFSET + part))
 
 
 @inner
-def nearest_level(window: Window, tile: Memory, i: int, target: Floats) -> Floats:
-    """The level of column i whose value is nearest to `target`."""
-    part = i // window.part * LANES
+def nearest_level(window: Window, tile: Memory, column: int, target: Floats) -> Floats:
+    """The level of a column whose value is nearest to `target`."""
+    part = column // window.part * LANES
     number = (target - load(tile, OFFSET + part)) * load(tile, INVERSE + part)
     if window.table:
         return to_floats(nearest(number))
@@ -255,8 +265,8 @@ def feed_back(window: Window, tile: Memory, moments: Moments) -> None:
         keep_eight(tile, SLOPE + at * LANES, before_eight(tile, moments.factor, at))
         for i in range(at, at + TOGETHER):
             x, debt = load(tile, X + i * LANES), owed(tile, moments.factor, at, i)
-            level = nearest_level(window, tile, i, x + debt)
-            error = x - value(window, tile, i, level)
+            level = nearest_level(window, tile, moments.order[i], x + debt)
+            error = x - value(window, tile, moments.order[i], level)
             store(tile, LEVEL + i * LANES, level)
             store(tile, ERROR + i * LANES, error)
             store(tile, SLOPE + i * LANES, (error + debt) * floats(moments.diagonal[i]))
@@ -297,10 +307,11 @@ def sweep(window: Window, tile: Memory, moments: Moments) -> bool:
     """Give every weight the best level beside all others as they are; whether any changed."""
     matrix, changed, none = moments.matrix, False, floats(0)
     for i in range(window.columns):
-        old = value(window, tile, i, load(tile, LEVEL + i * LANES))
+        column = moments.order[i]
+        old = value(window, tile, column, load(tile, LEVEL + i * LANES))
         wanted = fma(load(tile, SLOPE + i * LANES), floats(1 / matrix[i * WIDTH + i]), old)
-        level = nearest_level(window, tile, i, wanted)
-        more = old - value(window, tile, i, level)
+        level = nearest_level(window, tile, column, wanted)
+        more = old - value(window, tile, column, level)
         if any_lane(more < none) or any_lane(more > none):
             changed = True
             store(tile, LEVEL + i * LANES, level)
@@ -321,11 +332,11 @@ def whole_error(window: Window, tile: Memory) -> Floats:
 
 
 @inner
-def write(window: Window, first: int, tile: Memory, better: Mask, levels: Memory) -> None:
+def write(window: Window, first: int, tile: Memory, order: Memory, better: Mask, levels: Memory) -> None:
     """The levels of the rows that are better than they were."""
     store(tile, X, where(better, floats(1), floats(0)))  # the weights have done their work
     for lane in range(min(LANES, window.rows - first)):
         if tile[X + lane]:
             at = (first + lane) * window.stride + window.first
             for i in range(window.columns):
-                levels[at + i] = np.uint8(tile[LEVEL + i * LANES + lane])
+                levels[at + order[i]] = np.uint8(tile[LEVEL + i * LANES + lane])
