@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llamacli.formats.atomic import translated
+
 WIDTH = 256
 """Columns of a window: a super-block. The last of a row may be narrower; zeros fill it up."""
 WINDOW_BYTES = WIDTH * WIDTH * 4
@@ -44,14 +46,17 @@ class Products:
     _followers: set[str] = field(default_factory=set)
 
     def add(self, name: str, source: int, rows: NDArray[np.float32]) -> None:
-        """Count `rows` (tokens, columns), with which matrix `name` was multiplied; `source` tells inputs apart."""
+        """Count `rows` (tokens, columns), with which matrix `name` was multiplied; `source` tells inputs apart.
+
+        Raises CannotWrite.
+        """
         if name in self._followers:
             return
         if name not in self.places and self._shares(name, source, rows.shape[1]):
             return
         self._leaders.setdefault(source, name)
         place = self.places.setdefault(name, Place(self._end(), rows.shape[1]))
-        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+        with translated(self.path), self.path.open("r+b" if self.path.exists() else "w+b") as file:
             for window in range(place.windows):
                 part = np.ascontiguousarray(rows[:, window * WIDTH : (window + 1) * WIDTH])
                 total = np.zeros((WIDTH, WIDTH), np.float32)

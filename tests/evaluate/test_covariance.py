@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import MODELS, ROOT, SHARED, Result
 
+from llamacli.errors import CannotWrite
 from llamacli.evaluate.activations import gather
 from llamacli.evaluate.covariance import WIDTH, Products
 from llamacli.evaluate.windows import cut_text
@@ -75,6 +76,12 @@ def test_the_command_makes_a_better_file_of_the_same_size(invoke: Invoke, tmp_pa
     assert thorough.get("llamacli.search") == "thorough" and usual.get("llamacli.search") is None
     assert [(t.name, t.shape) for t in usual.tensors] == [(t.name, t.shape) for t in thorough.tensors]
     assert not list(tmp_path.glob(".llamacli-*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_in_a_line() -> None:
+    with pytest.raises(CannotWrite, match="the disk is full"):
+        Products(Path("/dev/full")).add("blk.0.attn_q.weight", 1, np.ones((4, WIDTH), np.float32))
 
 
 @pytest.mark.parametrize(
