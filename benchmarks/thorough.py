@@ -5,8 +5,9 @@
 
 Million weights a second of processor time of one thread, all three with the importance of TEXT; a ratio is the median
 over rounds, each of which runs all three. `error` is e'Ce, errors counted with the activations' second moments within
-256 columns, over ggml's; C is of windows of TEXT that the search has not seen: every second window is kept from it.
-With --page the table replaces the one between that page's marks `thorough`.
+512 columns, over ggml's; C is of windows of TEXT that the search has not seen: every second window is kept from it. What
+is prepared once for an input (some milliseconds for 512 columns) is not counted: models have thousands of rows to share
+it. With --page the table replaces the one between that page's marks `thorough`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from bars import put
 from numpy.typing import NDArray
 
 from llamacli.evaluate.activations import gather
-from llamacli.evaluate.covariance import WIDTH, Products
+from llamacli.evaluate.covariance import Products
 from llamacli.evaluate.windows import CutText, cut_text
 from llamacli.formats.dtypes import widen
 from llamacli.formats.rows import Arena
 from llamacli.formats.tensor_types import BY_NAME, TensorType
-from llamacli.quantize.covariance import Covariance, Place
+from llamacli.quantize import thorough
+from llamacli.quantize.covariance import Covariance
 from llamacli.quantize.fast.kernel import FastKernel
 from llamacli.quantize.grids import GRIDS
 from llamacli.quantize.kernels import ggml_kernel
 from llamacli.quantize.model import open_model
-from llamacli.quantize.thorough import Thorough, prepare
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import LlamaEngine, open_engine
 
@@ -55,8 +56,8 @@ class Matrix:
     name: str
     rows: NDArray[Any]
     importance: NDArray[np.float32]
-    unseen: NDArray[np.float64]
-    """(windows, WIDTH, WIDTH): second moments of other text."""
+    unseen: list[NDArray[np.float64]]
+    """Second moments of other text, window by window."""
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ def learned(options: argparse.Namespace, place: Path) -> tuple[list[Matrix], Cov
     for name, rows in list(open_model(options.checkpoint).tensors.items()):
         if name in halves[0].places:
             seen, unseen = (moments(found, name) for found in halves)
-            importance = np.diagonal(seen, axis1=1, axis2=2).reshape(-1)[: rows.shape[-1]].astype(np.float32)
+            importance = np.concatenate([np.diagonal(window) for window in seen]).astype(np.float32)
             whole = np.ascontiguousarray(rows.read(0, rows.shape[0], Arena()))
             matrices.append(Matrix(name, whole, np.ascontiguousarray(importance), unseen))
     return matrices[:: options.every], halves[0]
@@ -115,32 +116,33 @@ def half(engine: LlamaEngine, text: CutText, which: int, path: Path) -> Covarian
     tokens = tuple(token for n in windows for token in text.tokens[n * text.size : (n + 1) * text.size])
     products = Products(path)
     gather(engine, CutText(tokens, text.size, text.bos), products=products)
-    return Covariance(path, {name: Place(one.first, one.columns, one.tokens) for name, one in products.places.items()})
+    return Covariance(path, products.places)
 
 
-def moments(covariance: Covariance, name: str) -> NDArray[np.float64]:
+def moments(covariance: Covariance, name: str) -> list[NDArray[np.float64]]:
     place = covariance.places[name]
-    count = -(-place.columns // WIDTH)
-    return np.stack([covariance.moments(place.first + k, place.tokens) for k in range(count)])
+    return [covariance.moments(window, place.tokens) for window in place.windows()]
 
 
 def line(kind: TensorType, matrices: list[Matrix], covariance: Covariance, rounds: int) -> str:
     """One row of the table."""
-    fast, ggml, search = FastKernel(), ggml_kernel(), Thorough(covariance)
+    fast, ggml, search = FastKernel(), ggml_kernel(), thorough.Thorough(covariance, keep=len(matrices))
     fast.prepare([kind])
-    prepare()
+    thorough.prepare()
+    for one in matrices:  # what is prepared once
+        search.improve(one.name, kind, one.rows[:1], np.zeros(kind.row_bytes(one.rows.shape[1]), np.uint8))
 
     def usual(one: Matrix, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         fast.quantize(kind, rows, out, one.importance)
 
-    def thorough(one: Matrix, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
+    def both(one: Matrix, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         usual(one, rows, out)
         search.improve(one.name, kind, rows, out)
 
     def theirs(one: Matrix, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         ggml.quantize(kind, widen(rows), out, one.importance)
 
-    ways = (usual, thorough, theirs)
+    ways = (usual, both, theirs)
     first, *others = [[made(kind, matrices, way) for way in ways] for _ in range(rounds)]
     seconds = np.array([[time_taken for _, time_taken in one] for one in (first, *others)])
     speeds = sum(one.rows.size for one in matrices) / np.median(seconds, axis=0) / 1e6
@@ -175,11 +177,11 @@ def pieces(one: Matrix) -> Iterator[slice]:
 def error(kind: TensorType, one: Matrix, blocks: NDArray[np.uint8]) -> float:
     """What the errors make of text that the search has not seen."""
     errors = widen(one.rows).astype(np.float64) - gguf.dequantize(blocks, gguf.GGMLQuantizationType[kind.name])
-    total = 0.0
-    for number, window in enumerate(one.unseen):
-        part = errors[:, number * WIDTH : (number + 1) * WIDTH]
-        size = part.shape[1]
-        total += float(np.vdot(part @ window[:size, :size], part))
+    total, first = 0.0, 0
+    for window in one.unseen:
+        part = errors[:, first : first + len(window)]
+        total += float(np.vdot(part @ window, part))
+        first += len(window)
     return total
 
 

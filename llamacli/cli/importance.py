@@ -82,7 +82,7 @@ def calibrated(
 ) -> PlanOptions:
     """`options` with what `--calibrate` and `--search` ask for: an importance matrix, and how columns go together."""
     from llamacli.evaluate.covariance import Products
-    from llamacli.quantize.covariance import Covariance, Place
+    from llamacli.quantize.covariance import Covariance
     from llamacli.runtime.engine import EngineSettings
 
     if not quality.calibrate:
@@ -96,8 +96,7 @@ def calibrated(
     options = replace(options, importance=matrix)
     if products is None:
         return options
-    places = {name: Place(found.first, found.columns, found.tokens) for name, found in products.places.items()}
-    return replace(options, covariance=Covariance(products.path, places))
+    return replace(options, covariance=Covariance(products.path, products.places))
 
 
 def _matrix(found: Activations, datasets: tuple[str, ...], window: int) -> ImportanceMatrix:

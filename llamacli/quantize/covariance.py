@@ -11,24 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamacli.errors import CorruptFile
-
-WIDTH = 256
-"""Columns of a window."""
-_BYTES = WIDTH * WIDTH * 4
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a matrix's sums are: from window `first` of the file on, over `tokens` tokens."""
-
-    first: int
-    columns: int
-    tokens: int
+from llamacli.formats.products import Place, Window
 
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """Sums of products in a file of windows, float32 (WIDTH, WIDTH), by the GGUF names of the tensors."""
+    """A file of sums of products, and the places in it by the GGUF names of the tensors."""
 
     path: Path
     places: Mapping[str, Place]
@@ -43,14 +31,15 @@ class Covariance:
         moved = {names.get(name, name): place for name, place in self.places.items()}
         return replace(self, places={name: place for name, place in moved.items() if name is not None})
 
-    def moments(self, window: int, tokens: int) -> NDArray[np.float64]:
-        """The mean products of a window: (WIDTH, WIDTH)."""
+    def moments(self, window: Window, tokens: int) -> NDArray[np.float64]:
+        """The mean products of a window's columns."""
         with self.path.open("rb") as file:
-            file.seek(window * _BYTES)
-            data = file.read(_BYTES)
-        if len(data) != _BYTES:
+            file.seek(window.offset)
+            data = file.read(window.size_bytes)
+        if len(data) != window.size_bytes:
             raise CorruptFile(f"{self.path} ends early", "it was changed while it was in use; start again")
-        means: NDArray[np.float64] = np.frombuffer(data, np.float32).reshape(WIDTH, WIDTH) / np.float64(tokens)
+        sums = np.frombuffer(data, np.float32).reshape(window.columns, window.columns)
+        means: NDArray[np.float64] = sums / np.float64(tokens)
         return means
 
     def digest(self) -> bytes:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamacli.errors import UsageError
+from llamacli.formats.products import WIDTH, Window
 from llamacli.formats.tensor_types import TensorType
-from llamacli.quantize.covariance import WIDTH, Covariance
+from llamacli.quantize.covariance import Covariance
 from llamacli.quantize.grids import GRIDS
 from llamacli.quantize.kernels import Rows, address
 
@@ -34,17 +35,19 @@ DAMPING = 0.01
 INPUTS_KEPT = 4
 """Inputs whose moments are kept: neighbouring tensors are worked on at the same time."""
 
+assert WIDTH <= fast.WIDTH  # compiled code does not look at where its memory ends
+
 _STORAGE = {"float32": F32, "float16": F16, "uint16": BF16}
 
 
 class Thorough:
     """What one run knows and has prepared. Threads may share it."""
 
-    def __init__(self, covariance: Covariance) -> None:
-        self._covariance = covariance
+    def __init__(self, covariance: Covariance, *, keep: int = INPUTS_KEPT) -> None:
+        self._covariance, self._keep = covariance, keep
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._prepared: OrderedDict[int, list[fast.Moments | None]] = OrderedDict()
+        self._prepared: OrderedDict[int, list[tuple[Window, fast.Moments]]] = OrderedDict()
 
     def improves(self, name: str, kind: TensorType) -> bool:
         """Whether there is anything to do for this tensor in this type."""
@@ -56,46 +59,43 @@ class Thorough:
         scales, offsets = (np.ascontiguousarray(values, np.float32).reshape(-1) for values in grid.scales(each))
         levels = np.ascontiguousarray(grid.levels(each))
         flat, columns = levels.reshape(-1), rows.shape[1]
-        for number, moments in enumerate(self._moments(name, columns)):
-            if moments is None:
-                continue
-            first = number * WIDTH
-            window = fast.Window(
+        for window, moments in self._moments(name):
+            work = fast.Window(
                 source=address(rows),
                 storage=_STORAGE[rows.dtype.name],
                 stride=columns,
                 rows=rows.shape[0],
-                first=first,
-                columns=min(WIDTH, columns - first),
+                first=window.first,
+                columns=window.columns,
                 part=grid.part,
                 least=float(grid.least),
                 most=float(grid.most),
                 table=int(grid.table),
             )
-            fast.compensate(window, flat, scales, offsets, moments, SWEEPS, self._room())
+            fast.compensate(work, flat, scales, offsets, moments, SWEEPS, self._room())
         grid.put(each, levels)
 
-    def _moments(self, name: str, columns: int) -> list[fast.Moments | None]:
-        """Of every window of a tensor's columns; None where all that was seen is zero."""
+    def _moments(self, name: str) -> list[tuple[Window, fast.Moments]]:
+        """The windows of a tensor's columns, but those where all that was seen is zero."""
         place = self._covariance.places[name]
         with self._lock:
-            found = self._prepared.get(place.first)
+            found = self._prepared.get(place.offset)
             if found is None:
-                counts = [min(WIDTH, columns - first) for first in range(0, columns, WIDTH)]
-                found = [self._prepare(place.first + k, place.tokens, count) for k, count in enumerate(counts)]
-                self._prepared[place.first] = found
-                if len(self._prepared) > INPUTS_KEPT:
+                prepared = ((window, self._prepare(window, place.tokens)) for window in place.windows())
+                found = [(window, moments) for window, moments in prepared if moments is not None]
+                self._prepared[place.offset] = found
+                if len(self._prepared) > self._keep:
                     self._prepared.popitem(last=False)
-            self._prepared.move_to_end(place.first)
+            self._prepared.move_to_end(place.offset)
             return found
 
-    def _prepare(self, window: int, tokens: int, columns: int) -> fast.Moments | None:
+    def _prepare(self, window: Window, tokens: int) -> fast.Moments | None:
         square = self._covariance.moments(window, tokens)
-        typical = float(np.trace(square)) / columns
+        typical = float(np.trace(square)) / window.columns
         if not typical > 0:
             return None
-        square[np.arange(columns), np.arange(columns)] += DAMPING * typical
-        return fast.factorized(square, columns)
+        square[np.diag_indices(window.columns)] += DAMPING * typical
+        return fast.factorized(square)
 
     def _room(self) -> fast.Room:
         room: fast.Room | None = getattr(self._local, "room", None)
@@ -111,7 +111,7 @@ def needs_compile() -> bool:
 
 def prepare() -> None:
     """Compile or load what is needed, by working on one block of zeros."""
-    moments = fast.factorized(np.eye(WIDTH), 32)
+    moments = fast.factorized(np.eye(32))
     zeros, levels = np.zeros(32, np.float32), np.zeros(32, np.uint8)
     window = fast.Window(address(zeros), F32, 32, 1, 0, 32, 32, 0.0, 15.0, 0)
     fast.compensate(window, levels, zeros[:1].copy(), zeros[:1].copy(), moments, 1, fast.new_room())

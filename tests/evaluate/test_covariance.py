@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support import MODELS, ROOT, SHARED, Result
 
 from llamacli.errors import CannotWrite
 from llamacli.evaluate.activations import gather
-from llamacli.evaluate.covariance import WIDTH, Products
+from llamacli.evaluate.covariance import Products
 from llamacli.evaluate.windows import cut_text
 from llamacli.formats.gguf_reader import read_gguf
+from llamacli.formats.products import WIDTH, Place
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import open_engine
 
@@ -23,10 +26,24 @@ Converted = Callable[..., Path]
 Invoke = Callable[..., Result]
 
 
-def windows_of(products: Products, name: str) -> np.ndarray:
-    place = products.places[name]
-    data = np.fromfile(products.path, np.float32).reshape(-1, WIDTH, WIDTH)
-    return data[place.first : place.first + place.windows]
+def windows_of(products: Products, name: str) -> list[NDArray[np.float32]]:
+    data = products.path.read_bytes()
+    windows = products.places[name].windows()
+    return [
+        np.frombuffer(data[one.offset : one.offset + one.size_bytes], np.float32).reshape(one.columns, one.columns)
+        for one in windows
+    ]
+
+
+@pytest.mark.parametrize("columns", [32, 172, 256, 512, 544, 768, 896, 2048, 11008, 14336])
+def test_windows_cover_all_columns_once(columns: int) -> None:
+    windows = list(Place(64, columns).windows())
+    assert windows[0].first == 0 and windows[0].offset == 64
+    for one, following in itertools.pairwise(windows):
+        assert following.first == one.first + one.columns and following.first % 32 == 0
+        assert following.offset == one.offset + one.size_bytes
+    assert windows[-1].first + windows[-1].columns == columns
+    assert max(one.columns for one in windows) <= WIDTH and len(windows) == -(-columns // WIDTH)
 
 
 @pytest.mark.parametrize("model", ["tinystories-656k-wide256", "stories260K-hf"])
@@ -40,17 +57,14 @@ def test_their_diagonal_is_the_squares_and_inputs_are_shared(converted: Converte
         place, windows = products.places[name], windows_of(products, name)
         assert [place.tokens] == sums.tokens.tolist()
         assert place.columns == sums.squares.shape[1]
-        diagonal = np.diagonal(windows, axis1=1, axis2=2).reshape(-1)
-        assert diagonal[: place.columns] == pytest.approx(sums.squares[0], rel=1e-4, abs=1e-6)
-        assert not diagonal[place.columns :].any()
-        assert np.array_equal(windows, windows.transpose(0, 2, 1))
-    first = {
-        part: products.places[f"blk.1.{part}.weight"].first for part in ("attn_q", "attn_k", "attn_v", "attn_output")
-    }
-    assert first["attn_q"] == first["attn_k"] == first["attn_v"] != first["attn_output"]
-    assert products.places["blk.1.ffn_up.weight"] is products.places["blk.1.ffn_gate.weight"]
-    inputs = {place.first: place for place in products.places.values()}
-    assert products.path.stat().st_size == 4 * WIDTH * WIDTH * sum(place.windows for place in inputs.values())
+        diagonal = np.concatenate([np.diagonal(window) for window in windows])
+        assert diagonal == pytest.approx(sums.squares[0], rel=1e-4, abs=1e-6)
+        assert all(np.array_equal(window, window.T) for window in windows)
+    places = products.places
+    q, k, v, out = (places[f"blk.1.{part}.weight"] for part in ("attn_q", "attn_k", "attn_v", "attn_output"))
+    assert q == k == v != out
+    assert places["blk.1.ffn_up.weight"] == places["blk.1.ffn_gate.weight"] != places["blk.1.ffn_down.weight"]
+    assert products.path.stat().st_size == max(place.end for place in places.values())
 
 
 @pytest.mark.skipif(not (SHARED / "families" / "mixtral").is_dir(), reason="needs the fixtures of model families")

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from support import MODELS
 
+from llamacli.formats.products import WIDTH, Place
 from llamacli.formats.tensor_types import BY_NAME
-from llamacli.quantize.covariance import WIDTH, Covariance, Place
+from llamacli.quantize.covariance import Covariance
 from llamacli.quantize.grids import GRIDS
 from llamacli.quantize.kernels import kernel_named
 from llamacli.quantize.model import Model, open_model
@@ -34,25 +35,26 @@ def activations(columns: int, seed: int = 0) -> NDArray[np.float32]:
 
 def gathered(path: Path, inputs: dict[str, NDArray[np.float32]]) -> Covariance:
     """The sums of products of these inputs, by tensor name."""
-    places, first = {}, 0
+    places = {}
     with path.open("wb") as file:
         for name, rows in inputs.items():
-            places[name] = Place(first, rows.shape[1], rows.shape[0])
-            for start in range(0, rows.shape[1], WIDTH):
-                part = rows[:, start : start + WIDTH]
-                window = np.zeros((WIDTH, WIDTH), np.float32)
-                window[: part.shape[1], : part.shape[1]] = part.T @ part
-                file.write(window.tobytes())
-                first += 1
+            places[name] = Place(file.tell(), rows.shape[1], rows.shape[0])
+            for part in cut(rows):
+                file.write((part.T @ part).tobytes())
     return Covariance(path, places)
+
+
+def cut(rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """The columns of every window."""
+    windows = Place(0, rows.shape[1]).windows()
+    return [rows[:, window.first : window.first + window.columns] for window in windows]
 
 
 def window_errors(name: str, weights: NDArray[Any], blocks: NDArray[Any], inputs: NDArray[Any]) -> NDArray[np.float64]:
     """(windows, rows): e'Ce of every window of every row, with the damping that the search counts with."""
     errors = weights - gguf.dequantize(blocks, gguf.GGMLQuantizationType[name]).astype(np.float64)
     found = []
-    for start in range(0, weights.shape[1], WIDTH):
-        x, e = inputs[:, start : start + WIDTH].astype(np.float64), errors[:, start : start + WIDTH]
+    for x, e in zip(cut(inputs.astype(np.float64)), cut(errors), strict=True):
         moments = x.T @ x / len(x)
         moments += DAMPING * np.trace(moments) / len(moments) * np.eye(len(moments))
         found.append(np.einsum("ri,ij,rj->r", e, moments, e))
@@ -62,7 +64,8 @@ def window_errors(name: str, weights: NDArray[Any], blocks: NDArray[Any], inputs
 @pytest.mark.parametrize("stored", ["f32", "bf16", "f16"])
 @pytest.mark.parametrize("name", sorted(GRIDS))
 def test_no_window_of_a_row_gets_worse_and_most_get_much_better(tmp_path: Path, name: str, stored: str) -> None:
-    kind, columns = BY_NAME[name], 512 if BY_NAME[name].block_size > 32 else 352
+    kind, columns = BY_NAME[name], 768 if BY_NAME[name].block_size > 32 else 608
+    assert columns > WIDTH  # two windows
     inputs = activations(columns)
     weights = np.random.default_rng(1).standard_t(5, (37, columns)).astype(np.float32) * np.float32(0.02)
     weights[5] = 0
@@ -93,19 +96,19 @@ def test_no_window_of_a_row_gets_worse_and_most_get_much_better(tmp_path: Path, 
 
 
 def test_what_is_not_known_stays_as_it_is(tmp_path: Path) -> None:
-    unseen = np.zeros((TOKENS, 512), np.float32)
-    unseen[:, 300:] = activations(512)[:, 300:]
+    unseen = np.zeros((TOKENS, 1024), np.float32)
+    unseen[:, 600:] = activations(1024)[:, 600:]
     search = Thorough(gathered(tmp_path / "sums", {NAME: unseen}))
     kind = BY_NAME["Q4_K"]
     assert not search.improves("blk.0.ffn_down.weight", kind)
     assert not search.improves(NAME, BY_NAME["IQ3_S"]) and not search.improves(NAME, BY_NAME["Q8_0"])
-    rows = np.random.default_rng(1).normal(size=(8, 512)).astype(np.float32)
-    before = np.zeros((8, 2, kind.block_bytes), np.uint8)
+    rows = np.random.default_rng(1).normal(size=(8, 1024)).astype(np.float32)
+    before = np.zeros((8, 4, kind.block_bytes), np.uint8)
     kernel_named("fast").quantize(kind, rows, before.reshape(-1))
     after = before.copy()
     search.improve(NAME, kind, rows, after.reshape(-1))
-    assert np.array_equal(after[:, 0], before[:, 0])  # nothing flows through these columns
-    assert not np.array_equal(after[:, 1], before[:, 1])
+    assert np.array_equal(after[:, :2], before[:, :2])  # nothing flows through these columns
+    assert not np.array_equal(after[:, 2:], before[:, 2:])
 
 
 def files(folder: Path, model: Model, covariance: Covariance, threads: int) -> dict[str, bytes]:

@@ -44,8 +44,8 @@ from llamacli.quantize.fast.lanes import (
 )
 from llamacli.quantize.fast.tiles import BF16, F16, aligned, reciprocal
 
-WIDTH = 256
-"""Columns of a window at most, and the length of a row of its matrices."""
+WIDTH = 512
+"""Columns of a window at most."""
 TOGETHER = 8
 """Columns whose sums are made at once."""
 
@@ -84,14 +84,14 @@ class Window(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """The second moments of a window's columns, in the order in which these are rounded; rows are WIDTH long."""
+    """The second moments of a window's columns, in the order in which these are rounded."""
 
     order: NDArray[np.int64]
     """The columns: what is called i below is column order[i] of the window."""
     matrix: NDArray[np.float32]
-    """C with a share of its mean diagonal added to the diagonal."""
+    """C, a row after the other."""
     factor: NDArray[np.float32]
-    """A, above the diagonal."""
+    """A above the diagonal, in the order in which it is used: A_ki is at `spot(k, i)`."""
     diagonal: NDArray[np.float32]
     """D."""
 
@@ -104,38 +104,43 @@ class Room(NamedTuple):
 
 
 def new_room() -> Room:
-    """Memory for one thread, about 70 KiB."""
+    """Memory for one thread, about 140 KiB."""
     return Room(aligned(FLOAT_COUNT, np.float32), aligned(LANES, np.int64))
 
 
-def factorized(square: NDArray[np.float64], columns: int) -> Moments:
-    """The moments of the first `columns` columns of `square` (WIDTH, WIDTH), positive definite."""
-    order = aligned(WIDTH, np.int64)
-    order[:columns] = np.argsort(-np.diagonal(square)[:columns], kind="stable")
-    moments = Moments(order, *(aligned(size, np.float32) for size in (WIDTH * WIDTH, WIDTH * WIDTH, WIDTH)))
-    ordered = np.zeros((WIDTH, WIDTH))
-    ordered[:columns, :columns] = square[np.ix_(order[:columns], order[:columns])]
+def factorized(square: NDArray[np.float64]) -> Moments:
+    """What is made of the second moments of a window's columns: (columns, columns), positive definite."""
+    columns = len(square)
+    order = np.argsort(-np.diagonal(square), kind="stable").astype(np.int64)
+    ordered = np.ascontiguousarray(square[np.ix_(order, order)])
+    matrix, factor = aligned(columns * columns, np.float32), aligned(columns * (columns + TOGETHER) // 2, np.float32)
+    matrix[:] = ordered.reshape(-1)
+    moments = Moments(order, matrix, factor, aligned(columns, np.float32))
     factorize(ordered.reshape(-1), columns, moments)
     return moments
 
 
+@inner
+def spot(k: int, i: int) -> int:
+    """Where A_ki is: columns i in groups of eight, and of each group eight numbers for every k."""
+    group = i // TOGETHER
+    return group * (group + 1) * (TOGETHER * TOGETHER // 2) + k * TOGETHER + i % TOGETHER
+
+
 @entry
 def factorize(square: Memory, columns: int, moments: Moments) -> None:
-    """Fill `moments` from `square`: float64, rows of WIDTH, positive definite; it is overwritten.
+    """Factor `square`, float64, a row after the other, into D and A; it is overwritten.
 
     C = A D A': the last column first, each taken out of what is left.
     """
-    for i in range(columns):
-        for k in range(columns):
-            moments.matrix[i * WIDTH + k] = square[i * WIDTH + k]
     for k in range(columns - 1, -1, -1):
-        row = square[k * WIDTH : k * WIDTH + k + 1]
+        row = square[k * columns : k * columns + k + 1]
         pivot = row[k]
         moments.diagonal[k] = pivot
         for i in range(k):
             share = row[i] / pivot
-            moments.factor[i * WIDTH + k] = share
-            target = square[i * WIDTH : i * WIDTH + i + 1]
+            moments.factor[spot(i, k)] = share
+            target = square[i * columns : i * columns + i + 1]
             for j in range(i + 1):
                 target[j] -= share * row[j]
 
@@ -212,14 +217,14 @@ def nearest_level(window: Window, tile: Memory, column: int, target: Floats) -> 
 @inner
 def before_eight(tile: Memory, factor: Memory, at: int) -> Eight:
     """For each of the columns from `at`: the sum of A_ki * e_k over the columns k before `at`."""
-    none = floats(0)
+    none, start = floats(0), spot(0, at)
     a, b, c, d, e, f, g, h = none, none, none, none, none, none, none, none
     for k in range(at):
-        error, row = load(tile, ERROR + k * LANES), k * WIDTH + at
-        a, b = fma(floats(factor[row]), error, a), fma(floats(factor[row + 1]), error, b)
-        c, d = fma(floats(factor[row + 2]), error, c), fma(floats(factor[row + 3]), error, d)
-        e, f = fma(floats(factor[row + 4]), error, e), fma(floats(factor[row + 5]), error, f)
-        g, h = fma(floats(factor[row + 6]), error, g), fma(floats(factor[row + 7]), error, h)
+        error, i = load(tile, ERROR + k * LANES), start + k * TOGETHER
+        a, b = fma(floats(factor[i]), error, a), fma(floats(factor[i + 1]), error, b)
+        c, d = fma(floats(factor[i + 2]), error, c), fma(floats(factor[i + 3]), error, d)
+        e, f = fma(floats(factor[i + 4]), error, e), fma(floats(factor[i + 5]), error, f)
+        g, h = fma(floats(factor[i + 6]), error, g), fma(floats(factor[i + 7]), error, h)
     return a, b, c, d, e, f, g, h
 
 
@@ -242,7 +247,7 @@ def owed(tile: Memory, factor: Memory, at: int, i: int) -> Floats:
     """The sum of A_ki * e_k over all k < i, after `before_eight` for the columns from `at` is in SLOPE."""
     total = load(tile, SLOPE + i * LANES)
     for k in range(at, i):
-        total = fma(floats(factor[k * WIDTH + i]), load(tile, ERROR + k * LANES), total)
+        total = fma(floats(factor[spot(k, i)]), load(tile, ERROR + k * LANES), total)
     return total
 
 
@@ -280,7 +285,7 @@ def slopes(window: Window, tile: Memory, moments: Moments) -> None:
         for i in range(at, at + TOGETHER):
             total = load(tile, SLOPE + i * LANES)
             for k in range(i + 1, at + TOGETHER):
-                total = fma(floats(factor[i * WIDTH + k]), load(tile, SLOPE + k * LANES), total)
+                total = fma(floats(factor[spot(i, k)]), load(tile, SLOPE + k * LANES), total)
             store(tile, SLOPE + i * LANES, total)
         keep_eight(tile, SLOPE + at * LANES, after_eight(window, tile, factor, at))
 
@@ -288,17 +293,19 @@ def slopes(window: Window, tile: Memory, moments: Moments) -> None:
 @inner
 def after_eight(window: Window, tile: Memory, factor: Memory, at: int) -> Eight:
     """What is in SLOPE for the columns from `at`, plus the sum of A_ik * SLOPE_k over the columns k behind them."""
-    place, row = SLOPE + at * LANES, at * WIDTH
+    place = SLOPE + at * LANES
     a, b = load(tile, place), load(tile, place + LANES)
     c, d = load(tile, place + 2 * LANES), load(tile, place + 3 * LANES)
     e, f = load(tile, place + 4 * LANES), load(tile, place + 5 * LANES)
     g, h = load(tile, place + 6 * LANES), load(tile, place + 7 * LANES)
-    for k in range(at + TOGETHER, window.columns):
-        part, i = load(tile, SLOPE + k * LANES), row + k
-        a, b = fma(floats(factor[i]), part, a), fma(floats(factor[i + WIDTH]), part, b)
-        c, d = fma(floats(factor[i + 2 * WIDTH]), part, c), fma(floats(factor[i + 3 * WIDTH]), part, d)
-        e, f = fma(floats(factor[i + 4 * WIDTH]), part, e), fma(floats(factor[i + 5 * WIDTH]), part, f)
-        g, h = fma(floats(factor[i + 6 * WIDTH]), part, g), fma(floats(factor[i + 7 * WIDTH]), part, h)
+    for group in range(at + TOGETHER, window.columns, TOGETHER):
+        start = spot(at, group)
+        for k in range(TOGETHER):
+            part, i = load(tile, SLOPE + (group + k) * LANES), start + k
+            a, b = fma(floats(factor[i]), part, a), fma(floats(factor[i + 8]), part, b)
+            c, d = fma(floats(factor[i + 16]), part, c), fma(floats(factor[i + 24]), part, d)
+            e, f = fma(floats(factor[i + 32]), part, e), fma(floats(factor[i + 40]), part, f)
+            g, h = fma(floats(factor[i + 48]), part, g), fma(floats(factor[i + 56]), part, h)
     return a, b, c, d, e, f, g, h
 
 
@@ -307,9 +314,10 @@ def sweep(window: Window, tile: Memory, moments: Moments) -> bool:
     """Give every weight the best level beside all others as they are; whether any changed."""
     matrix, changed, none = moments.matrix, False, floats(0)
     for i in range(window.columns):
+        row = i * window.columns
         column = moments.order[i]
         old = value(window, tile, column, load(tile, LEVEL + i * LANES))
-        wanted = fma(load(tile, SLOPE + i * LANES), floats(1 / matrix[i * WIDTH + i]), old)
+        wanted = fma(load(tile, SLOPE + i * LANES), floats(1 / matrix[row + i]), old)
         level = nearest_level(window, tile, column, wanted)
         more = old - value(window, tile, column, level)
         if any_lane(more < none) or any_lane(more > none):
@@ -317,7 +325,7 @@ def sweep(window: Window, tile: Memory, moments: Moments) -> bool:
             store(tile, LEVEL + i * LANES, level)
             store(tile, ERROR + i * LANES, load(tile, ERROR + i * LANES) + more)
             for k in range(window.columns):
-                slope = fma(floats(matrix[i * WIDTH + k]), more, load(tile, SLOPE + k * LANES))
+                slope = fma(floats(matrix[row + k]), more, load(tile, SLOPE + k * LANES))
                 store(tile, SLOPE + k * LANES, slope)
     return changed
 
