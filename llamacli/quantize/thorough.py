@@ -29,7 +29,7 @@ except ImportError as error:  # numba is absent, or refuses this numpy or this P
         f"--search thorough needs numba: {error}", "install it with `pip install --upgrade numba`"
     ) from error
 
-SWEEPS = 4
+SWEEPS = 3
 DAMPING = 0.01
 """What is added to the diagonal, as a share of its mean: activations that the text did not show are not impossible."""
 INPUTS_KEPT = 4

@@ -133,16 +133,24 @@ def factorize(square: Memory, columns: int, moments: Moments) -> None:
 
     C = A D A': the last column first, each taken out of what is left.
     """
-    for k in range(columns - 1, -1, -1):
-        row = square[k * columns : k * columns + k + 1]
-        pivot = row[k]
-        moments.diagonal[k] = pivot
-        for i in range(k):
-            share = row[i] / pivot
-            moments.factor[spot(i, k)] = share
+    for last in range(columns - 1, -1, -4):  # four columns at a time: what is left is walked through less often
+        for k in range(last, last - 4, -1):
+            row = square[k * columns : k * columns + k + 1]
+            moments.diagonal[k] = row[k]
+            for i in range(k):
+                moments.factor[spot(i, k)] = row[i] / row[k]
+            for i in range(last - 3, k):
+                share, target = row[i] / row[k], square[i * columns : i * columns + i + 1]
+                for j in range(i + 1):
+                    target[j] -= share * row[j]
+        a, b = square[last * columns :][: last + 1], square[(last - 1) * columns :][:last]
+        c, d = square[(last - 2) * columns :][: last - 1], square[(last - 3) * columns :][: last - 2]
+        for i in range(last - 3):
+            of_a, of_b = a[i] / a[last], b[i] / b[last - 1]
+            of_c, of_d = c[i] / c[last - 2], d[i] / d[last - 3]
             target = square[i * columns : i * columns + i + 1]
             for j in range(i + 1):
-                target[j] -= share * row[j]
+                target[j] -= of_a * a[j] + of_b * b[j] + of_c * c[j] + of_d * d[j]
 
 
 @entry
