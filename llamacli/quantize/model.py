@@ -16,6 +16,7 @@ from llamacli.checkpoint.adapter import Adapter, merged, read_adapter
 from llamacli.checkpoint.checkpoint import Checkpoint
 from llamacli.checkpoint.pooling import read_pooling
 from llamacli.checkpoint.prequantized import plain_rows
+from llamacli.checkpoint.reranker import answers_pairs
 from llamacli.checkpoint.source import Folder, Source
 from llamacli.checkpoint.tokenizer import read_vocabulary
 from llamacli.errors import NotFound, Unsupported
@@ -33,6 +34,7 @@ from llamacli.formats.rows import Arena, RoundedToBF16, Rows, read_all, row_coun
 from llamacli.formats.safetensors import StoredTensor
 from llamacli.formats.tensor_types import BF16, BY_NAME, F16, F32, F64, I8, I16, I32, I64, TensorType
 from llamacli.quantize.lora import adapter_metadata, adapter_tensors, is_transposed
+from llamacli.quantize.ranking import ranking
 
 ALWAYS_F32 = re.compile(
     r".*(_norm\.weight|\.ffn_gate_inp(_shexp)?\.weight|\.ssm_conv1d(_[qkv])?\.weight|\.shortconv\.conv\.weight"
@@ -149,13 +151,17 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
         if promised > rows:
             warnings += (f"config.json has a vocab_size of {promised:,}, the embedding {rows:,} rows",)
     vocabulary = read_vocabulary(source, checkpoint.config, rows)
+    ranks: dict[str, Value] = {}
+    if answers_pairs(source):
+        tensors, ranks, vocabulary = ranking(family.name, tensors, vocabulary)
     shapes = {name: rows.shape for name, rows in tensors.items()}
     general, unread = general_metadata(source.name, _describing(source), family.name, shapes)
     title = name_for_engine(str(general["general.name"].value), family.name, vocabulary.tokens)
     metadata = {
         **general,
         "general.name": string(title),
-        **{_full(name, family.name): value for name, value in keys.items() if value is not None},
+**{_full(name, family.name): value for name, value in keys.items() if value is not None},
+        **ranks,
         "general.quantization_version": u32(2),
         **vocabulary.metadata(),
     }

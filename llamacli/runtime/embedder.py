@@ -75,7 +75,10 @@ class Embedder:
         self._create(pooling)
         kind = self._lib.llama_pooling_type(self._context)
         if kind == _RANK:
-            raise Unsupported(f"{self._gguf.path.name} ranks pairs of texts; it makes no vectors")
+            raise Unsupported(
+                f"{self._gguf.path.name} ranks pairs of texts; it makes no vectors",
+                "llama.cpp's llama-server --reranking ranks with it",
+            )
         if kind == POOLING["none"] and pooling == _OWN:
             self._lib.llama_free(self._context)
             self._create(POOLING["mean"])

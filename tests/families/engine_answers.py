@@ -67,7 +67,7 @@ class Engine:
             adapters = (type(self.adapter) * 1)(self.adapter)
             llama.llama_set_adapters_lora(handle, adapters, 1, (ctypes.c_float * 1)(1.0))
         try:
-            self._decode(handle, tokens, encode=pooling is not None)
+            self._decode(handle, tokens, encode=pooling is not None and not llama.llama_get_memory(handle))
             return self._output(handle, len(tokens), pooling)
         finally:
             llama.llama_free(handle)
