@@ -38,7 +38,7 @@ def found_by_us(draft: Draft, added: Iterable[AddedToken], types: Sequence[int])
     together = any(token.single_word for token in known) or overlap([token.text for token in known])
     needed = (
         together
-        or (plain and (draft.model == "bert" or draft.mends.space_prefix or draft.mends.cut == "sentencepiece"))
+        or (plain and (draft.model in ("bert", "t5") or draft.mends.space_prefix))
         or any(token.strip_left or token.strip_right for token in plain)
         or (form and any(token.normalized and not token.text.isascii() for token in plain))
     )

@@ -51,7 +51,8 @@ def read_wordpiece_file(source: Source, tokenizer_config: Mapping[str, Any]) -> 
     }
     around = {"type": "BertProcessing", "cls": ["[CLS]", vocab.get("[CLS]")], "sep": ["[SEP]", vocab.get("[SEP]")]}
     model = {"type": "WordPiece", "vocab": vocab, "unk_token": "[UNK]"}
-    return {"model": model, "normalizer": normalizer, "post_processor": around}
+    cut = {"type": "BertPreTokenizer"}
+    return {"model": model, "normalizer": normalizer, "pre_tokenizer": cut, "post_processor": around}
 
 
 def _lines(source: Source, name: str) -> list[str]:

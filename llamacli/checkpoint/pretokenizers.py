@@ -156,12 +156,20 @@ class Cut:
 def read_cut(pre_tokenizer: Any) -> Cut:
     """What tokenizer.json's `pre_tokenizer` does, as steps. Raises CorruptFile and Unsupported."""
     steps: list[str] = []
-    prefixes_space = False
+    prefixes_space = in_bytes = False
     for part in components(pre_tokenizer, "pretokenizers"):
+        if in_bytes:  # what follows sees the byte alphabet instead of the text
+            steps.append("(ByteLevel without its expression)")
+            in_bytes = False
         if part.get("type") == "ByteLevel":
-            prefixes_space |= part.get("add_prefix_space", True) is True
+            if part.get("add_prefix_space", True) is True:
+                if steps:  # every part of the text gets its space
+                    steps.append("(add_prefix_space)")
+                prefixes_space = True
             if part.get("use_regex", True) is True:
                 steps.append(GPT2_BYTES)
+            else:
+                in_bytes = True
         else:
             steps.append(_step(part))
     return Cut(tuple(steps), prefixes_space)

@@ -200,7 +200,8 @@ def _in_rows(
             warnings.append(f"{draft.file} and another file disagree about id {place}, {both}; the first is followed")
         elif token.special or texts[place] is None or SPACE not in token.text:
             # An unmarked token of visible spaces stays an ordinary one: it never stands in a text as it is written.
-            texts[place], types[place] = token.text, type_of(token, named)
+            listed_byte = texts[place] is not None and types[place] == TokenType.BYTE
+            texts[place], types[place] = token.text, types[place] if listed_byte else type_of(token, named)
             places[token.text] = place
     for text in named:  # tokens with a part to play need not be listed as added
         if (place := places.get(text, rows)) < rows and types[place] == TokenType.NORMAL:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llamacli.checkpoint.draft import SPACE, AddedToken, Draft, Wrapping, byte_types, missing_bytes, tokens_by_id
+from llamacli.checkpoint.draft import (
+    BYTE_TOKENS,
+    SPACE,
+    AddedToken,
+    Draft,
+    Wrapping,
+    byte_types,
+    missing_bytes,
+    tokens_by_id,
+)
 from llamacli.checkpoint.pretokenizers import components, engine_name, read_cut, shorten
+from llamacli.checkpoint.tekken import byte_alphabet
 from llamacli.checkpoint.vocabulary import Mends, TokenType
 from llamacli.errors import CorruptFile, Unsupported
 
@@ -133,9 +145,14 @@ def _bpe(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints
             raise Unsupported(f"{FILE}: the engine knows no {affix} ({model[affix]!r})")
     tokens = tokens_by_id(model.get("vocab"), FILE, rows)
     merges = read_merges(model.get("merges"))
-    if _has_bytes(document):
-        return _byte_level(document, model, tokens, merges, hints)
-    return _sentencepiece_style(document, model, tokens, merges, hints)
+    style = _byte_level if _has_bytes(document) else _sentencepiece_style
+    draft = style(document, model, tokens, merges, hints)
+    if model.get("dropout"):
+        dropout = (
+            f"the tokenizer leaves out merges at random (dropout {model['dropout']}), as in training; here none is"
+        )
+        draft = replace(draft, warnings=(*draft.warnings, dropout))
+    return draft
 
 
 def read_merges(entries: Any) -> tuple[str, ...]:
@@ -187,6 +204,8 @@ def _byte_level(
         model_type=hints.model_type,
     )
     warnings = [f"other programs cut some text differently: {name.differs}"] if name.differs else []
+    if model.get("unk_token") and (lacking := set(byte_alphabet().values()).difference(tokens)):
+        warnings.append(f"the vocabulary lacks {len(lacking)} of the 256 bytes, which are left out instead of unknown")
     if name.ignore_merges != ignores and (stray := _unmerged(tokens, merges, added_tokens(document))):
         warnings.append(
             f"{len(stray)} tokens such as {shorten(repr(stray[0]), 40)} are no product of merges: the engine's "
@@ -217,10 +236,15 @@ def _unicode_form(normalizer: Any) -> str:
     for part in components(normalizer, "normalizers"):
         kind = str(part.get("type"))
         if kind in ("NFC", "NFD", "NFKC", "NFKD"):
-            form = kind
-        elif kind != "ByteLevel":
+            form = _both(form, kind)
+        else:
             raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for this kind of tokenizer")
     return form
+
+
+def _both(first: str, second: str) -> str:
+    """The one form that two after one another come to."""
+    return f"NF{'K' if 'K' in first + second else ''}{second[-1]}"
 
 
 @dataclass(frozen=True)
@@ -243,8 +267,10 @@ def read_spacing(document: Mapping[str, Any]) -> Spacing:
             prefix = "always"
         elif kind == "Replace" and part.get("pattern") == {"String": " "} and part.get("content") == SPACE:
             visible = True
+        elif kind in ("NFC", "NFKC") and not visible:
+            form = _both(form, str(kind))
         elif kind in ("NFC", "NFKC"):
-            form = str(kind)
+            raise Unsupported(f"{FILE}: the runtime has no {kind} once spaces are visible")
         else:
             raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for this kind of tokenizer")
     for part in components(document.get("pre_tokenizer"), "pretokenizers"):
@@ -252,7 +278,7 @@ def read_spacing(document: Mapping[str, Any]) -> Spacing:
         if kind == "Metaspace" and part.get("replacement", SPACE) == SPACE:
             visible = True
             splits = part.get("split", True) is True
-            prefix = _metaspace_prefix(part)
+            prefix = prefix or _metaspace_prefix(part)  # finds a space there already if the normalizer put one
         elif not (kind == "Split" and part.get("pattern") == {"String": " "} and visible):  # finds no space any more
             raise Unsupported(f"{FILE}: the engine has no {kind!r} pre-tokenizer for this kind of tokenizer")
     if not visible:
@@ -278,24 +304,40 @@ def _sentencepiece_style(
     hints: Hints,
 ) -> Draft:
     spacing = read_spacing(document)
+    types = byte_types(tokens) if model.get("byte_fallback") is True else [int(TokenType.NORMAL)] * len(tokens)
+    lacks_bytes = types.count(TokenType.BYTE) < len(BYTE_TOKENS)
+    unknown = _unknown(model, tokens)
+    if lacks_bytes and unknown is None:
+        raise Unsupported(f"{FILE}: a tokenizer with neither byte fallback nor an unknown token")
     warnings = byte_warnings(tokens)
+    if lacks_bytes and not warnings:
+        warnings = [
+            "the tokenizer does not use its byte tokens for characters that it does not know; other programs do"
+        ]
     if spacing.splits and any(SPACE in merge.replace(" ", "", 1)[1:] for merge in merges):
         warnings.append("the tokenizer merges only within words, the engine also across spaces")
-    merging: dict[str, Any] = {"model": "llama", "pre": "default", "scores": merge_scores(tokens, merges)}
+    apart = {*BYTE_TOKENS, *(token.text for token in added_tokens(document)), model.get("unk_token")}
+    stray = [text for text in _unmerged(tokens, merges, added_tokens(document)) if text not in apart]
+    if stray:
+        warnings.append(
+            f"{len(stray)} pieces such as {shorten(repr(stray[0]), 40)} are no product of merges: other programs make them "
+            "all the same"
+        )
+    merging: dict[str, Any] = {"model": "llama", "pre": "default", "scores": merge_scores(tokens, merges, stray)}
     if hints.model_type.startswith("gemma4") and not spacing.prefix:
         merging = {"model": "gemma4", "pre": "gemma4", "merges": merges, "scores": [0.0] * len(tokens)}
     return Draft(
         file=FILE,
         tokens=tokens,
-        types=byte_types(tokens),
-        unknown=_unknown(model, tokens),
+        types=types,
+        unknown=unknown,
         # "first" is written as "never": chats come out right in every program, and ours adds the one space in front.
         add_space_prefix=None if spacing.prefix in ("always", "missing") else False,
         mends=Mends(
             normalizer=spacing.form,
             space_prefix=spacing.prefix if spacing.prefix != "always" else "",
-            cut="pairs" if merging["model"] == "llama" and missing_bytes(tokens) else "",
-            unknown="" if model.get("fuse_unk") is True or not missing_bytes(tokens) else "each",
+            cut="pairs" if merging["model"] == "llama" and (lacks_bytes or stray) else "",
+            unknown="" if model.get("fuse_unk") is True or not lacks_bytes else "each",
         ),
         warnings=tuple(warnings),
         **merging,
@@ -312,12 +354,17 @@ def byte_warnings(tokens: Sequence[str | None]) -> list[str]:
     return []
 
 
-def merge_scores(tokens: Sequence[str | None], merges: Sequence[str]) -> list[float]:
+NEVER = -1e9
+"""The score of a piece that no merge makes."""
+
+
+def merge_scores(tokens: Sequence[str | None], merges: Sequence[str], stray: Sequence[str] = ()) -> list[float]:
     """A score for each token so that the engine, which merges the best-scored token first, merges as the ranks say.
 
-    Minus the rank of the first merge that makes the token; tokens that no merge makes come last of all.
+    Minus the rank of the first merge that makes the token; tokens that no merge makes come last of all, and `stray` ones,
+    which the engine would make of other pieces, are marked by NEVER.
     """
-    ranks: dict[str, int] = {}
+    ranks: dict[str, float] = dict.fromkeys(stray, -NEVER)
     for rank, merge in enumerate(merges):
         ranks.setdefault(merge.replace(" ", "", 1), rank)
     last = len(merges)
@@ -331,7 +378,7 @@ def _unknown(model: Mapping[str, Any], tokens: Sequence[str | None]) -> int | No
 
 # --- WordPiece and unigram
 
-NO_BYTES = "the engine reads characters that the tokenizer takes for bytes as unknown"
+NO_BYTES = "other programs read characters that the tokenizer takes for bytes as unknown"
 """What to say of a unigram vocabulary with byte fallback."""
 
 BERT_ROLES = {"bos": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
@@ -341,65 +388,103 @@ BERT_ROLES = {"bos": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "unk": "[UNK]", "p
 def _wordpiece(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
     if model.get("continuing_subword_prefix", "##") != "##":
         raise Unsupported(f"{FILE}: the engine knows only '##' in front of word endings")
-    lowercase: bool | None = None
-    accents: bool | None = None
-    for part in components(document.get("normalizer"), "normalizers"):
-        if part.get("type") == "BertNormalizer":
-            lowercase = part.get("lowercase", True) is True
-            accents = part.get("strip_accents")
-        elif part.get("type") == "Lowercase":
-            lowercase = True
-        elif part.get("type") == "StripAccents":
-            accents = True
-        elif part.get("type") != "NFD":
-            raise Unsupported(f"{FILE}: the engine has no {part.get('type')!r} normalizer for WordPiece")
+    steps = list(_word_steps(document.get("normalizer")))
     for part in components(document.get("pre_tokenizer"), "pretokenizers"):
         if part.get("type") != "BertPreTokenizer":
             raise Unsupported(f"{FILE}: the engine has no {part.get('type')!r} pre-tokenizer for WordPiece")
+    if document.get("pre_tokenizer") is None:
+        raise Unsupported(f"{FILE}: the engine knows no WordPiece without a pre-tokenizer")
     tokens = tokens_by_id(model.get("vocab"), FILE, rows)
+    lowercase, accents = "lower" in steps, "accents" in steps
+    usual = steps == ["clean", "chinese", *(["accents"] if accents else []), *(["lower"] if lowercase else [])]
+    longest = model.get("max_input_chars_per_word", LONGEST_WORD)
+    unknown = _unknown(model, tokens)
+    roles = {role: text for role, text in BERT_ROLES.items() if text in tokens}
     return Draft(
         file=FILE,
         model="bert",
         pre="default",
         tokens=tokens,
         types=[int(TokenType.NORMAL)] * len(tokens),
-        unknown=_unknown(model, tokens),
-        roles={role: text for role, text in BERT_ROLES.items() if text in tokens},
-        lowercase=bool(lowercase),
-        strip_accents=accents if isinstance(accents, bool) else None,
+        unknown=unknown,
+        roles=roles if unknown is None else {**roles, "unk": model["unk_token"]},
+        lowercase=lowercase,
+        strip_accents=accents if accents != lowercase else None,
         # The engine keeps only the first character of a decomposed one: right for accents, wrong for Korean.
-        mends=Mends(normalizer="NFD" if (lowercase if accents is None else accents) else ""),
+        mends=Mends(
+            normalizer="NFD" if accents and usual else "",
+            steps=() if usual else tuple(steps) or ("nothing",),
+            longest_word=longest if longest != LONGEST_WORD else 0,
+        ),
+        warnings=() if usual else ("other programs prepare words as BERT does, this tokenizer does not",),
         phantom_spaces=True,
     )
+
+
+LONGEST_WORD = 100
+"""Characters of a word that BERT's tokenizer, and so the engine's, still takes apart."""
+
+
+def _word_steps(normalizer: Any) -> Iterator[str]:
+    """What becomes of a text before it is taken apart, step by step. Raises Unsupported for steps that the runtime lacks."""
+    for part in components(normalizer, "normalizers"):
+        kind = str(part.get("type"))
+        if kind == "BertNormalizer":
+            lower = part.get("lowercase", True) is True
+            accents = part.get("strip_accents")
+            yield from ("clean",) if part.get("clean_text", True) is True else ()
+            yield from ("chinese",) if part.get("handle_chinese_chars", True) is True else ()
+            yield from ("accents",) if (lower if accents is None else accents is True) else ()
+            yield from ("lower",) if lower else ()
+        elif kind == "Lowercase":
+            yield "lower"
+        elif kind == "StripAccents":
+            yield "marks"
+        elif kind in ("NFC", "NFD", "NFKC", "NFKD"):
+            yield kind
+        else:
+            raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for WordPiece")
 
 
 def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, hints: Hints) -> Draft:
     tokens, scores = _scored_pieces(model.get("vocab"), rows)
     charsmap: bytes | None = None
-    extra_spaces, form = False, ""
+    steps: list[str] = []
     for part in components(document.get("normalizer"), "normalizers"):
-        kind, pattern = part.get("type"), part.get("pattern")
-        if kind == "Precompiled":
+        if part.get("type") == "Precompiled":
             charsmap = _charsmap(part.get("precompiled_charsmap"))
-        elif kind == "Replace" and pattern == {"Regex": " {2,}"}:
-            extra_spaces = True
-        elif kind in ("NFC", "NFKC"):
-            form = kind
-        elif kind not in ("Strip", "Nmt"):  # what these take away stands in no text that people write
-            raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for unigram models")
-    prefix = "missing"
+        steps += _unigram_steps(part)
+    form = steps[0] if len(steps) == 1 and steps[0] in ("NFC", "NFKC") else ""
+    single = _RUNS in steps
+    prefix = ""
     for part in components(document.get("pre_tokenizer"), "pretokenizers"):
-        if part.get("type") == "Metaspace":
+        if part.get("type") == "Metaspace" and part.get("replacement", SPACE) == SPACE:
             prefix = _metaspace_prefix(part)
+            when = {"missing": "always", "first": "first"}.get(prefix, "never")
+            steps.append(json.dumps(["visible", when, "split" if part.get("split", True) is True else "whole"]))
         elif part.get("type") == "WhitespaceSplit":
-            extra_spaces = True
+            single = True
+            steps.append("words")
         else:
             raise Unsupported(f"{FILE}: the engine has no {part.get('type')!r} pre-tokenizer for unigram models")
+    if prefix == "first" and "left" in steps:
+        raise Unsupported(f"{FILE}: the runtime has no space in front of the first word where white space is stripped")
     unknown = model.get("unk_id")
     if type(unknown) is not int or not 0 <= unknown < len(tokens):
         raise Unsupported(f"{FILE}: a unigram tokenizer without an unknown token")
-    types = byte_types(tokens) if model.get("byte_fallback") is True else [int(TokenType.NORMAL)] * len(tokens)
+    spells = model.get("byte_fallback") is True
+    types = byte_types(tokens) if spells else [int(TokenType.NORMAL)] * len(tokens)
     types[unknown] = int(TokenType.UNKNOWN)
+    exact = tuple(array("f", scores)) == tuple(scores)
+    usual = exact and not spells and [step for step in steps if step != _RUNS] in _ENGINE_STEPS
+    mends = Mends(
+        normalizer=form if usual else "",
+        cut="clusters"
+        if charsmap or not usual
+        else "",  # the library's own way with marks, which is not SentencePiece's
+        steps=() if usual else tuple(steps) or ("nothing",),
+        scores=() if exact else tuple(scores),
+    )
     return Draft(
         file=FILE,
         model="t5",
@@ -409,12 +494,41 @@ def _unigram(document: Mapping[str, Any], model: Mapping[str, Any], rows: int, h
         scores=scores,
         unknown=unknown,
         add_space_prefix=bool(prefix),
-        remove_extra_whitespaces=extra_spaces,
+        remove_extra_whitespaces=single,
         precompiled_charsmap=charsmap,
-        warnings=(NO_BYTES,) if model.get("byte_fallback") is True else (),
-        # The library's own way with marks, which is not SentencePiece's.
-        mends=Mends(normalizer=form, cut="clusters" if charsmap and extra_spaces and prefix == "missing" else ""),
+        warnings=(NO_BYTES,) if spells else () if usual else ("other programs prepare text otherwise",),
+        mends=mends,
     )
+
+
+_RUNS = json.dumps(["runs", " "])
+_ENGINE_STEPS = (["charsmap", "words", json.dumps(["visible", "always", "split"])],)
+"""What the engine does as the tokenizer does, and our runtime where marks are."""
+
+
+def _unigram_steps(part: Mapping[str, Any]) -> Iterator[str]:
+    """A normalizer's steps. Raises Unsupported for one that the runtime lacks."""
+    kind, pattern, content = part.get("type"), part.get("pattern"), part.get("content")
+    literal = pattern.get("String") if isinstance(pattern, dict) else None
+    if kind == "Precompiled":
+        yield "charsmap"
+    elif kind == "Replace" and pattern == {"Regex": " {2,}"} and isinstance(content, str):
+        yield json.dumps(["runs", content])
+    elif kind == "Replace" and isinstance(literal, str) and literal and isinstance(content, str):
+        yield json.dumps(["replace", literal, content])
+    elif kind == "Prepend" and isinstance(part.get("prepend"), str):
+        yield json.dumps(["prepend", part["prepend"]])
+    elif kind == "Strip":
+        yield from (side for side in ("left", "right") if part.get(f"strip_{side}", True) is True)
+    elif kind in ("NFC", "NFD", "NFKC", "NFKD"):
+        yield str(kind)
+    elif kind in _PLAIN_STEPS:
+        yield _PLAIN_STEPS[str(kind)]
+    else:
+        raise Unsupported(f"{FILE}: the engine has no {kind!r} normalizer for unigram models")
+
+
+_PLAIN_STEPS = {"Lowercase": "lower", "StripAccents": "marks", "Nmt": "nmt"}
 
 
 def _scored_pieces(vocab: Any, rows: int) -> tuple[list[str | None], list[float]]:

@@ -52,8 +52,15 @@ class Mends:
 
     Of scored pieces: `clusters`, `sentencepiece` or `pairs`, the ways to find them that the runtime has.
     """
+    steps: tuple[str, ...] = ()
+    """What becomes of a text before it is taken apart, where no engine does so: see the runtime's `word_pieces.py` for
+    WordPiece, `text_steps.py` for unigram models."""
+    longest_word: int = 0
+    """Characters of a word, beyond which WordPiece takes it for unknown, where they are not 100."""
     words: tuple[str, ...] = ()
     """The steps of the cut into words, where added tokens are found inside words by the engine, and must not be."""
+    scores: tuple[float, ...] = ()
+    """The scores of unigram pieces where single precision, which the engine's key has, does not hold them."""
     unknown: str = ""
     """`each`: every unknown character is a token; otherwise one stands for all in a row."""
     prefix: tuple[int, ...] = ()
@@ -83,7 +90,11 @@ class Mends:
         for name in ("normalizer", "spaces", "space_prefix", "cut", "unknown"):
             if text := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = string(text)
-        for name in ("literal", "words"):
+        if self.scores:
+            values["tokenizer.llamacli.scores"] = array(ValueType.FLOAT64, self.scores)
+        if self.longest_word:
+            values["tokenizer.llamacli.longest_word"] = u32(self.longest_word)
+        for name in ("literal", "words", "steps"):
             if texts := getattr(self, name):
                 values[f"tokenizer.llamacli.{name}"] = array(ValueType.STRING, texts)
         for name in _IDS:

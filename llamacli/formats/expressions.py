@@ -87,3 +87,11 @@ CUTS: dict[str, tuple[str, ...]] = {
     "superbpe": (r"\p{N}+", r"(?=(\d{3})+(?!\d))"),
 }  # fmt: skip
 """Cuts that the engine makes differently, or not at all, under the name of `tokenizer.llamacli.cut`: our runtime makes them."""
+
+KNOWN_STEPS = frozenset((
+    LLAMA3, QWEN2, QWEN35, NO_CONTRACTIONS, JAIS2, YOUTU, YOUTU_SCRIPTS, DEEPSEEK3, SPARK, BLOOM, BAILING, SEED_CODER,
+    EXAONE_MOE, MINICPM5, CJK_AND_KANA, CHAMELEON_PUNCTUATION, DIGIT, DIGITS, GPT2_BYTES, r"\p{N}{1,3}",
+    "<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )",
+    *(step for steps in CUTS.values() for step in steps),
+))  # fmt: skip
+"""All steps of known cuts: the only ones that are made because a file asks for them. A strange one might take for ever."""

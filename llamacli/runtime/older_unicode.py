@@ -40,6 +40,19 @@ _AFTER_9 = (
 )
 """What Unicode 9 did not have and normalization moves, takes apart or joins."""
 
+_MARKS_AFTER_9 = (
+    "5c8-5c9 7fd 897-89f 8ca-8d3 9fe afa-aff b53-b55 c04 c3c d00 d3b-d3c d81 eba ece 1715 180f 1abf-1af0 1b4e-1b4f "
+    "1b7f 1cf7 1df6-1dfa 2e60-2e63 a82c a8ff 10d24-10d27 10d69-10d6e 10eab-10eac 10ecb-10ed0 10ef0-10eff 10f46-10f50 "
+    "10f82-10f85 11070 11073-11074 110c2 11145-11146 111c9 111ce-111cf 11241 1133b 113bb-113c0 113ce 113d0 113d2 "
+    "113d4-113d5 113d7-113d8 113e1-113e2 1145e 1182c-1183a 11930-11935 11937-11938 1193b-1193e 11940 11942-11943 "
+    "119d1-119d7 119da-119e0 119e4 11a01-11a0a 11a33-11a39 11a3b-11a3e 11a47 11a51-11a5b 11a8a-11a99 11b00-11b09 "
+    "11b60 11b62-11b64 11b66 11be1 11d31-11d36 11d3a 11d3c-11d3d 11d3f-11d45 11d47 11d8a-11d8e 11d90-11d91 "
+    "11d93-11d97 11df0 11ef3-11ef6 11f00-11f01 11f36-11f3a 11f40 11f42-11f4f 11f5a 13439-13440 13447-13455 "
+    "1611e-16129 1612d-1612f 16d6d-16d6f 16f4f 16f7f-16f87 16fe4 16ff0-16ff1 1cf00-1cf2d 1cf30-1cf46 1d127-1d128 "
+    "1d25b-1d25c 1e08f 1e130-1e136 1e2ae 1e2ec-1e2ef 1e4ec-1e4ef 1e5ee-1e5ef 1e5ff 1e6e3 1e6e6 1e6ee-1e6ef 1e6f5"
+)
+"""Marks of every kind that Unicode 9 did not have: those of Unicode 14 as the library knows them, later ones as above."""
+
 _CHANGED = {
     "\u1734": "Mn",
     "\U0001171e": "Mn",
@@ -62,6 +75,14 @@ def character_class(ranges: str) -> str:
 
 NEWER_THAN_8 = re.compile(f"[{character_class(_AFTER_8)}]")
 _NEWER_THAN_9 = re.compile(f"([{character_class(_AFTER_9)}]+)")
+
+
+_NEWER_MARKS = re.compile(f"[{character_class(_MARKS_AFTER_9)}]")
+
+
+def is_mark(character: str) -> bool:
+    """Whether a character is a mark of any kind in Unicode 9."""
+    return unicodedata.category(character)[0] == "M" and not _NEWER_MARKS.match(character)
 
 
 def normalize(form: str, text: str) -> str:

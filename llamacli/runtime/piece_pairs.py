@@ -19,6 +19,8 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 _NORMAL, _USER_DEFINED, _UNUSED, _BYTE = 1, 4, 5, 6
 
+_NEVER = -1e9
+"""The score that the converter gives to pieces that no merge makes."""
 _PADDING = re.compile(r"\[PAD\d+\]_*")
 
 
@@ -37,7 +39,7 @@ class PiecePairs:
 
     def ids(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Ids of ordinary text; `encode` is the engine's way."""
-        odd = (self._single_words, self._frozen, self._strange)
+        odd = (self._single_words, self._frozen, self._strange, self._stray)
         if self._unused or any(pattern is not None and pattern.search(text) for pattern in odd):
             return list(self._own_ids(text))
         return encode(text)
@@ -48,13 +50,14 @@ class PiecePairs:
         unknown_before = False
         for piece in self._joined(text.replace(" ", SPACE)):
             place = self._places.get(piece)
-            if place is None and self._bytes:
-                yield from map(self._bytes.__getitem__, piece.encode("utf-8", "replace"))
-            elif place is not None:
+            spelled = [self._bytes.get(byte, -1) for byte in piece.encode("utf-8", "replace")] if place is None else []
+            if place is not None:
                 yield place
+            elif -1 not in spelled:
+                yield from spelled
             elif not (unknown_before and self._fuses):
                 yield self._unknown
-            unknown_before = place is None
+            unknown_before = -1 in spelled
 
     def _joined(self, text: str) -> Iterator[str]:
         """The pieces of `text`: those that a user defined stay as they are."""
@@ -110,7 +113,14 @@ class PiecePairs:
     @cached_property
     def _scores(self) -> Mapping[str, float]:
         kinds = (_NORMAL, _USER_DEFINED)
-        return {text: score for _, text, score, kind in self._columns if kind in kinds or text in self._unused}
+        known = [row for row in self._columns if row[2] > _NEVER]
+        return {text: score for _, text, score, kind in known if kind in kinds or text in self._unused}
+
+    @cached_property
+    def _stray(self) -> re.Pattern[str] | None:
+        """Pieces that no merge makes; one that begins with a space may stand at the beginning of a text."""
+        texts = [text.lstrip(SPACE).replace(SPACE, " ") for _, text, score, _ in self._columns if score <= _NEVER]
+        return any_of(texts) if texts else None
 
     @cached_property
     def _frozen(self) -> re.Pattern[str] | None:
@@ -120,15 +130,14 @@ class PiecePairs:
     @cached_property
     def _strange(self) -> re.Pattern[str] | None:
         """Characters without a piece, where there is no byte fallback either."""
-        if self._bytes:
+        if len(self._bytes) == 256:
             return None
         letters = {text for text in self._places if len(text) == 1}
         return re.compile("[^ " + "".join(map(re.escape, sorted(letters))) + "]")
 
     @cached_property
     def _bytes(self) -> Mapping[int, int]:
-        found = {int(text[3:5], 16): place for place, text, _, kind in self._columns if kind == _BYTE}
-        return found if len(found) == 256 else {}
+        return {int(text[3:5], 16): place for place, text, _, kind in self._columns if kind == _BYTE}
 
     @property
     def _unknown(self) -> int:

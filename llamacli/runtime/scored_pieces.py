@@ -23,6 +23,9 @@ def pieces_of(gguf: GGUF) -> list[tuple[int, str, float, int]]:
     """Id, text, score and type of all tokens but those that are none of the model's: they were added, and are found before."""
     added = {*gguf.get("tokenizer.llamacli.found", ())}
     columns = [gguf.get(f"tokenizer.ggml.{name}", ()) for name in ("tokens", "scores", "token_type")]
+    given = gguf.get("tokenizer.llamacli.scores", ())
+    exact = [score for score in given if type(score) is float]
+    columns[1] = [*exact, *columns[1][len(exact) :]]
     lowest = min(columns[1], default=0.0)  # which those have that came later
     rows = zip(*columns, strict=False)
     return [
@@ -103,7 +106,7 @@ class ScoredPieces:
 
     @property
     def _kinds(self) -> tuple[int, ...]:
-        return (NORMAL,) if self._single else (NORMAL, USER_DEFINED)
+        return (NORMAL,) if self._single else (NORMAL, USER_DEFINED, BYTE)
 
     @cached_property
     def _reach(self) -> Mapping[str, int]:

@@ -17,6 +17,7 @@ from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.older_unicode import FORMS, normalize
 from llamacli.runtime.piece_pairs import PiecePairs
 from llamacli.runtime.sentencepiece import SentencePiece
+from llamacli.runtime.text_steps import First
 from llamacli.runtime.unigram import Unigram
 from llamacli.runtime.word_pieces import WordPieces
 
@@ -91,7 +92,8 @@ class TextMends:
                 yield found
             else:
                 spaced = self._with_space(found, first)
-                yield from filter(None, self.literal.split(spaced) if self.literal else (spaced,))
+                parts = filter(None, self.literal.split(spaced) if self.literal else (spaced,))
+                yield from map(First, parts) if first else parts
             first = False
 
     def _normalized(self, text: str) -> str:

@@ -15,6 +15,7 @@ from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.added_tokens import single_words
 from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.scored_pieces import ScoredPieces
+from llamacli.runtime.text_steps import First, Step, prepared, step_named
 
 START = "\N{LOWER ONE EIGHTH BLOCK}"
 MOST_KEPT = 50_000
@@ -39,6 +40,8 @@ class Unigram:
         self._gguf = gguf
         self._pieces = ScoredPieces(gguf, single=False)
         self._single_words = single_words(gguf)
+        self._named = gguf.get("tokenizer.llamacli.steps", ())
+        self._steps = {first: self._steps_of(first) for first in (False, True)}
         self._known: dict[str, list[int]] = {}
 
     @classmethod
@@ -47,8 +50,17 @@ class Unigram:
         asked = gguf.get("tokenizer.llamacli.cut") == "clusters" and gguf.get("tokenizer.ggml.model") == "t5"
         return cls(gguf) if asked and type(gguf.get("tokenizer.ggml.unknown_token_id")) is int else None
 
+    def _steps_of(self, first: bool) -> list[Step]:
+        """What becomes of a text, or of the first of a prompt."""
+        normalized: Step = lambda text: iter(["".join(self._normalized(text))])  # noqa: E731
+        steps = [normalized if name == "charsmap" else step_named(name, first=first) for name in self._named]
+        return [step for step in steps if step]
+
     def ids(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Ids of ordinary text; `encode` is the engine's way, which is right where no marks are."""
+        if self._named:
+            words = prepared(text, self._steps[isinstance(text, First)])
+            return [token for word in words for token in self._ids_of(word)]
         marked = not text.isascii() and (any(map(_attaches, text)) or _LEADING.intersection(text))
         if not marked and not (self._single_words and self._single_words.search(text)):
             return encode(text)
@@ -82,7 +94,8 @@ def clusters(text: str) -> Iterator[str]:
     """Letters with what attaches to them; longer ones, such as flags and Korean syllables, may come in parts."""
     start = 0
     for place in range(1, len(text)):
-        if not (_attaches(text[place]) and not _controls(text[place - 1])) and text[place - 1] not in _LEADING:
+        attached = _attaches(text[place]) and not _controls(text[place - 1])
+        if not attached and text[place - 1] not in _LEADING and text[place - 1 : place + 1] != "\r\n":
             yield text[start:place]
             start = place
     if text:

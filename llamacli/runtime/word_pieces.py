@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
-from llamacli.runtime.older_unicode import category, is_punctuation, normalize
+from llamacli.runtime.older_unicode import FORMS, category, is_mark, is_punctuation, normalize
 
 START = "\N{LOWER ONE EIGHTH BLOCK}"
 LONGEST = 100
@@ -31,8 +31,9 @@ class WordPieces:
     beginnings: Mapping[str, int]
     continuations: Mapping[str, int]
     unknown: int
-    lowercase: bool = True
-    strip_accents: bool = True
+    steps: tuple[str, ...] = ("clean", "chinese", "accents", "lower")
+    """What becomes of a text first: BERT's steps, `marks` (accents of every kind are left out), or a Unicode form."""
+    longest: int = LONGEST
 
     @classmethod
     def from_gguf(cls, gguf: GGUF) -> WordPieces | None:
@@ -48,7 +49,10 @@ class WordPieces:
                 (beginnings if text.startswith(START) else continuations)[text.removeprefix(START)] = place
         lowercase = gguf.get("tokenizer.ggml.normalizer.lowercase", True) is True
         strip = gguf.get("tokenizer.ggml.normalizer.strip_accents", lowercase) is True
-        return cls(beginnings, continuations, unknown, lowercase, strip)
+        usual = ("clean", "chinese", *(["accents"] if strip else []), *(["lower"] if lowercase else []))
+        steps = gguf.get("tokenizer.llamacli.steps", usual)
+        longest = gguf.get("tokenizer.llamacli.longest_word", LONGEST)
+        return cls(beginnings, continuations, unknown, tuple(steps), longest)
 
     def ids(self, text: str, encode: Callable[[str], list[int]] | None = None) -> list[int]:
         """Ids of ordinary text, without the engine."""
@@ -58,7 +62,7 @@ class WordPieces:
         """Runs of letters, digits and marks; every sign of punctuation and every Chinese character by itself."""
         word = ""
         for character in self._normalized(text):
-            alone = is_punctuation(character) or _is_chinese(character)
+            alone = is_punctuation(character) or ("chinese" in self.steps and _is_chinese(character))
             if (alone or character.isspace()) and word:
                 yield word
                 word = ""
@@ -70,17 +74,24 @@ class WordPieces:
             yield word
 
     def _normalized(self, text: str) -> str:
-        kept = "".join(" " if c in "\t\n\r" else c for c in text if not _is_dropped(c))
-        if self.strip_accents:
-            kept = "".join(c for c in normalize("NFD", kept) if category(c) != "Mn")
-        # One by one: the last sigma of a word is like any other.
-        return "".join(map(str.lower, kept)) if self.lowercase else kept
+        for step in self.steps:
+            if step == "clean":
+                text = "".join(" " if c in "\t\n\r" else c for c in text if not _is_dropped(c))
+            elif step == "accents":
+                text = "".join(c for c in normalize("NFD", text) if category(c) != "Mn")
+            elif step == "marks":
+                text = "".join(c for c in text if not is_mark(c))
+            elif step == "lower":  # one by one: the last sigma of a word is like any other
+                text = "".join(map(str.lower, text))
+            elif step in FORMS:
+                text = normalize(step, text)
+        return text
 
     def _pieces_of(self, word: str) -> list[int]:
         """The longest piece that the word begins with, then the longest of the rest, ...; unknown if one is missing."""
         found: list[int] = []
         start, room = 0, len(word)
-        while start < room and room <= LONGEST:
+        while start < room and room <= self.longest:
             pieces = self.continuations if start else self.beginnings
             end = next((end for end in range(room, start, -1) if word[start:end] in pieces), start)
             if end == start:

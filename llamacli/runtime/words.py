@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
-from llamacli.formats.expressions import BLOOM, CUTS, DIGIT, DIGITS, GPT2, GPT2_BYTES
+from llamacli.formats.expressions import BLOOM, CUTS, DIGIT, DIGITS, GPT2, GPT2_BYTES, KNOWN_STEPS
 from llamacli.runtime.older_unicode import is_punctuation
 
 _KINDS = ("Lu", "Lt", "Ll", "Lm", "Lo", "M", "Nd", "Nl", "No", "Pc", "P", "S", "Z", "C")
@@ -112,7 +112,7 @@ def _step(step: str) -> tuple[bool, re.Pattern[str], bool]:
         DIGIT: r"\p{N}",
         DIGITS: "[0-9]+",  # in every known cut it comes after the byte alphabet, in which only these are digits
         GPT2_BYTES: GPT2,
-        BLOOM: BLOOM.replace("|[", "|").replace("])", ")"),  # a class in a class
+        BLOOM: BLOOM.replace("|[", "|").replace("])", ")").replace(r"\s", _WHITE_SPACE),  # a class in a class
         "punctuation:Contiguous": rf"[!-/:-@\[-`{{-~{_SIGN}]+",
     }
     joins = step.startswith("next:")
@@ -148,9 +148,5 @@ def words_of(name: object) -> Callable[[str], Iterator[str]] | None:
 
 def words_by(steps: object) -> Callable[[str], Iterator[str]] | None:
     """The cut that a file describes by its steps; None for none, or one that a newer version knows."""
-    if not isinstance(steps, Sequence) or not steps or not all(isinstance(step, str) for step in steps):
-        return None
-    try:
-        return Words(steps)
-    except re.error:
-        return None
+    known = isinstance(steps, Sequence) and bool(steps) and all(step in KNOWN_STEPS for step in steps)
+    return Words(list(steps)) if isinstance(steps, Sequence) and known else None

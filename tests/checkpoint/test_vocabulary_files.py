@@ -353,7 +353,7 @@ def unigram(normalizer: Any = None) -> dict[str, Any]:
 def test_a_list_of_scored_pieces_is_a_unigram_model(read: Callable[..., Vocabulary]) -> None:
     vocabulary = read("", {"tokenizer.json": unigram({"type": "NFKC"})})
     assert (vocabulary.model, vocabulary.tokens[:3]) == ("t5", ("<unk>", "\u2581a", "b"))
-    assert vocabulary.mends.normalizer == "NFKC"
+    assert vocabulary.mends.steps == ("NFKC", '["visible", "always", "split"]')
 
 
 def bert_with(part: str, kind: str) -> dict[str, Any]:
@@ -363,7 +363,7 @@ def bert_with(part: str, kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "name"),
     [
-        (unigram({"type": "Lowercase"}), "Lowercase"), (bert_with("normalizer", "Replace"), "Replace"),
+        (unigram({"type": "BertNormalizer"}), "BertNormalizer"), (bert_with("normalizer", "Replace"), "Replace"),
         (bert_with("pre_tokenizer", "Whitespace"), "Whitespace"), ({"model": {"type": "WordLevel"}}, "WordLevel"),
         ({"model": {}}, "None"),
     ],

@@ -21,7 +21,7 @@ from llamacli.formats.expressions import CUTS
 from llamacli.formats.gguf_reader import read_gguf
 from llamacli.runtime.byte_pairs import BytePairs
 from llamacli.runtime.long_words import LONGEST_WORD
-from llamacli.runtime.words import Words, translated, words_of
+from llamacli.runtime.words import Words, translated, words_by, words_of
 
 CORNERS = [
     "ÜBER ÉX VIỆT",
@@ -45,6 +45,17 @@ def test_text_is_cut_where_the_tokenizer_cuts_it(name: str) -> None:
 
 def test_an_unknown_cut_is_none() -> None:
     assert words_of("of a newer version") is None and words_of(None) is None
+    assert words_by(["(a+)+$"]) is None and words_by(()) is None and words_by([1]) is None
+
+
+@pytest.mark.parametrize("steps", [steps for steps in TABLE if steps != CUTS["falcon"]])
+def test_every_known_cut_can_be_made_from_its_steps(steps: tuple[str, ...]) -> None:
+    document = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": declared(steps)}
+    cut = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **document})).pre_tokenizer
+    generator, words = random.Random(str(steps)), words_by(steps)
+    assert words is not None
+    for text in [*CORNERS, *(random_text(generator) for _ in range(40))]:
+        assert list(words(text)) == [text[start:end] for _, (start, end) in cut.pre_tokenize_str(text)]
 
 
 def test_categories_become_what_stands_for_them() -> None:
