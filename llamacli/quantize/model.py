@@ -160,7 +160,7 @@ def model_of_checkpoint(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()
     metadata = {
         **general,
         "general.name": string(title),
-**{_full(name, family.name): value for name, value in keys.items() if value is not None},
+        **{_full(name, family.name): value for name, value in keys.items() if value is not None},
         **ranks,
         "general.quantization_version": u32(2),
         **vocabulary.metadata(),
