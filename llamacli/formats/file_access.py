@@ -60,8 +60,18 @@ class LocalFile:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         weakref.finalize(self, os.close, self._descriptor)
-        self.size = os.fstat(self._descriptor).st_size
+        self._stamp = self._stamped()
+        self.size = self._stamp[0]
         self._lock = threading.Lock()
+
+    def _stamped(self) -> tuple[int, int]:
+        now = os.fstat(self._descriptor)
+        return now.st_size, now.st_mtime_ns
+
+    def check_unchanged(self) -> None:
+        """Raises CorruptFile if something has written to the file since it was opened."""
+        if self._stamped() != self._stamp:
+            raise CorruptFile(f"{self.path} was changed while it was read", "wait until it is whole, and start again")
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See `RandomAccess`."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from llamacli.errors import CannotWrite, CorruptFile
 from llamacli.formats.atomic import AtomicFile, atomic_file, check_target, free_space_check, resumable_file
 from llamacli.formats.extents import extents
-from llamacli.formats.file_access import Extent, Stream
+from llamacli.formats.file_access import Extent, LocalFile, Stream
 from llamacli.formats.gguf_reader import read_part
 from llamacli.formats.rows import Arena, row_count, together
 from llamacli.formats.tensor_types import MXFP4
@@ -116,7 +116,15 @@ def quantize(
                 model, outputs, lambda p, _: stack.enter_context(atomic_file(p, force=force, inputs=model.inputs))
             )
             _work(_blocks(slots), kernel, threads, progress)
+            _check_unchanged(model)
     return [path for output in outputs for path in output.paths]
+
+
+def _check_unchanged(model: Model) -> None:
+    """Raises CorruptFile for a file of this computer that was written to while we read it."""
+    read = (file for rows in model.tensors.values() for file, _, _ in extents(rows, 0, row_count(rows.shape)))
+    for file in {id(file): file for file in read if isinstance(file, LocalFile)}.values():
+        file.check_unchanged()
 
 
 def _slots(

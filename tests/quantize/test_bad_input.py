@@ -17,6 +17,14 @@ import numpy as np
 import pytest
 from support import MODELS, SHARED, Result
 
+from llamacli.errors import CorruptFile
+from llamacli.progress import Silent
+from llamacli.quantize.kernels import kernel_named
+from llamacli.quantize.model import open_model
+from llamacli.quantize.plan import PlanOptions, make_plan
+from llamacli.quantize.recipes import recipe_named
+from llamacli.quantize.run import Output, quantize
+
 Break = Callable[[Path], object]
 SMALL = MODELS["tinystories-656k-bf16"]
 
@@ -328,3 +336,30 @@ def test_a_signal_in_the_middle_leaves_nothing(number: int, code: int, tmp_path:
     assert process.returncode == code, errors
     assert b"Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+class Writing(Silent):
+    """Somebody else, who writes to a file while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def advance(self, amount: int) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(-2, os.SEEK_END)
+            file.write(b"\x00\x3f")
+        os.utime(self.path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "gguf"])
+def test_a_source_that_changes_while_it_is_read(kind: str, tmp_path: Path, converted: Callable[..., Path]) -> None:
+    if kind == "gguf":
+        source = file = Path(shutil.copy(converted("tinystories-656k-bf16", "BF16"), tmp_path / "source.gguf"))
+    else:
+        source = Path(shutil.copytree(SMALL, tmp_path / "checkpoint"))
+        file = source / "model.safetensors"
+    model = open_model(source)
+    plan = make_plan(model, recipe_named("Q8_0"), PlanOptions())
+    with pytest.raises(CorruptFile, match="was changed while it was read"):
+        quantize(model, [Output(plan, tmp_path / "out.gguf")], kernel_named("ggml"), threads=1, progress=Writing(file))
+    assert not list(tmp_path.glob("*out.gguf*"))
