@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llamacli.quantize.model import Model
     from llamacli.quantize.plan import Plan, PlanOptions
     from llamacli.quantize.target import Targeted
+    from llamacli.quantize.thorough import Thorough
     from llamacli.runtime.llama import LlamaEngine
 
 WINDOW = 512
@@ -146,6 +147,7 @@ class Targeting:
                 candidates,
                 self.kernel,
                 self._importance(),
+                thorough=self._thorough(),
                 threads=self.threads,
                 progress=progress,
             )
@@ -155,6 +157,17 @@ class Targeting:
         if self.kernel.needs_compile(kinds):
             self.here.console.status("compiling the kernels for this processor, once")
         self.kernel.prepare(kinds)
+        if self.options.covariance is not None:
+            from llamacli.quantize import thorough
+
+            thorough.prepare()
+
+    def _thorough(self) -> Thorough | None:
+        if self.options.covariance is None:
+            return None
+        from llamacli.quantize.thorough import Thorough
+
+        return Thorough(self.options.covariance)
 
     def _importance(self) -> Importance | None:
         from llamacli.quantize.roles import Shape
@@ -221,11 +234,11 @@ class Targeting:
         from llamacli.quantize.damage import restored_tensor
 
         stored = {tensor.name: tensor.type for tensor in engine.gguf.tensors}
-        importance = self._importance()
+        importance, thorough = self._importance(), self._thorough()
         for name, kind in kinds.items():
             rows = self.model.tensors[name]
             row_bytes = stored[name].row_bytes(rows.shape[-1])
-            for stretch in restored_tensor(name, rows, kind, stored[name], self.kernel, importance):
+            for stretch in restored_tensor(name, rows, kind, stored[name], self.kernel, importance, thorough):
                 yield Change(name, stretch.start * row_bytes, stretch.values.data.cast("B"))
 
 

@@ -1,8 +1,8 @@
 """What each type would do to each tensor: measured by quantizing rows of it and restoring them.
 
 The error of a tensor is the sum of squared differences over the sum of squared weights, each column counted by its
-importance where a matrix is at hand: the share of noise in what the tensor computes. Large tensors are judged by a
-sample of their rows, evenly spread and the same every time.
+importance where a matrix is at hand, or by how columns go together where the search is thorough: the share of noise in
+what the tensor computes. Large tensors are judged by a sample of their rows, evenly spread and the same every time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import local
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from llamacli.progress import Progress, Silent
 from llamacli.quantize.ggml import ggml_rows
 from llamacli.quantize.importance import Importance
 from llamacli.quantize.kernels import Kernel, address
+
+if TYPE_CHECKING:
+    from llamacli.quantize.thorough import Thorough
 
 SAMPLE_WEIGHTS = 1 << 20
 """Weights of a tensor that are looked at: the error of the error is then below one per cent."""
@@ -54,6 +57,7 @@ def measure_errors(
     kernel: Kernel,
     importance: Importance | None = None,
     *,
+    thorough: Thorough | None = None,
     threads: int = 1,
     sample: int = SAMPLE_WEIGHTS,
     progress: Progress | None = None,
@@ -74,7 +78,7 @@ def measure_errors(
         place.arena.reset()
         weights = importance.weights_for(piece.name, piece.expert) if importance else None
         block = np.ascontiguousarray(piece.rows.read(piece.start, piece.stop, place.arena))
-        return piece, _squares(block, types[piece.name], kernel, weights)
+        return piece, _squares(block, types[piece.name], kernel, weights, _about(piece.name, thorough))
 
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -121,16 +125,42 @@ def _aligned(row: int, matrix: int, step: int) -> int:
     return row // matrix * matrix + row % matrix // step * step
 
 
+@dataclass(frozen=True)
+class _Thorough:
+    """The thorough search, as it is for one tensor."""
+
+    search: Thorough
+    name: str
+
+    def improve(self, kind: TensorType, rows: Block, blocks: NDArray[np.uint8]) -> None:
+        if self.search.improves(self.name, kind):
+            self.search.improve(self.name, kind, rows, blocks)
+
+    def weighted(self, values: FloatArray) -> float:
+        return self.search.weighted(self.name, values)
+
+
+def _about(name: str, thorough: Thorough | None) -> _Thorough | None:
+    return _Thorough(thorough, name) if thorough is not None and thorough.knows(name) else None
+
+
 def _squares(
-    block: Block, types: Sequence[TensorType], kernel: Kernel, importance: NDArray[np.float32] | None
+    block: Block,
+    types: Sequence[TensorType],
+    kernel: Kernel,
+    importance: NDArray[np.float32] | None,
+    thorough: _Thorough | None,
 ) -> NDArray[np.float64]:
     """For each type the weighted sums of squares of the differences and of the weights: (types, 2)."""
     out = np.empty((len(types), 2), np.float64)
     for number, kind in enumerate(types):
         rows = block[::_FEWER] if _is_slow(kind, kernel) else block
         weights = widen(rows)
-        noise = restored(np.ascontiguousarray(rows), kind, kernel, importance) - weights
-        out[number] = _weighted(noise, importance), _weighted(weights, importance)
+        noise = restored(np.ascontiguousarray(rows), kind, kernel, importance, thorough) - weights
+        if thorough is None:
+            out[number] = _weighted(noise, importance), _weighted(weights, importance)
+        else:
+            out[number] = thorough.weighted(noise), thorough.weighted(weights)
     return out
 
 
@@ -145,13 +175,19 @@ def _weighted(values: FloatArray, importance: NDArray[np.float32] | None) -> flo
 
 
 def restored(
-    block: Block, kind: TensorType, kernel: Kernel, importance: NDArray[np.float32] | None = None
+    block: Block,
+    kind: TensorType,
+    kernel: Kernel,
+    importance: NDArray[np.float32] | None = None,
+    thorough: _Thorough | None = None,
 ) -> FloatArray:
     """What is left of rows after they were stored in `kind`: float32 of the same shape."""
     if not kind.quantized:
         return widen(stored(widen(block), kind))
     quantized = np.empty(block.shape[0] * kind.row_bytes(block.shape[1]), np.uint8)
     kernel.quantize(kind, block, quantized, importance)
+    if thorough is not None:
+        thorough.improve(kind, block, quantized)
     out: FloatArray = np.empty(block.shape, np.float32)
     ggml_rows().restore(kind.name, address(quantized), address(out), out.size)
     return out
@@ -176,7 +212,13 @@ class Stretch:
 
 
 def restored_tensor(
-    name: str, rows: Rows, kind: TensorType, as_type: TensorType, kernel: Kernel, importance: Importance | None
+    name: str,
+    rows: Rows,
+    kind: TensorType,
+    as_type: TensorType,
+    kernel: Kernel,
+    importance: Importance | None,
+    thorough: Thorough | None = None,
 ) -> Iterator[Stretch]:
     """A whole tensor as it comes back from `kind`, in stretches, stored as `as_type` (F32, F16 or BF16)."""
     arena = Arena()
@@ -184,4 +226,5 @@ def restored_tensor(
         arena.reset()
         weights = importance.weights_for(name, piece.expert) if importance else None
         block = np.ascontiguousarray(rows.read(piece.start, piece.stop, arena))
-        yield Stretch(piece.start, stored(restored(block, kind, kernel, weights), as_type))
+        back = restored(block, kind, kernel, weights, _about(name, thorough))
+        yield Stretch(piece.start, stored(back, as_type))

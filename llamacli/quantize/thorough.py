@@ -49,9 +49,21 @@ class Thorough:
         self._local = threading.local()
         self._prepared: OrderedDict[int, list[tuple[Window, fast.Moments]]] = OrderedDict()
 
+    def knows(self, name: str) -> bool:
+        """Whether anything was seen of what this tensor is multiplied with."""
+        return name in self._covariance.known
+
+    def weighted(self, name: str, errors: NDArray[np.float32]) -> float:
+        """How much errors (rows, columns) in a tensor matter: the sum of e'Ce over its rows, window by window."""
+        total = 0.0
+        for window, moments in self._moments(name):
+            part = errors[:, window.first + moments.order]
+            total += float(np.vdot(part @ moments.matrix.reshape(window.columns, window.columns), part))
+        return total
+
     def improves(self, name: str, kind: TensorType) -> bool:
         """Whether there is anything to do for this tensor in this type."""
-        return kind.name in GRIDS and name in self._covariance.known
+        return kind.name in GRIDS and self.knows(name)
 
     def improve(self, name: str, kind: TensorType, rows: Rows, blocks: NDArray[np.uint8]) -> None:
         """Choose the levels of `blocks`, which hold `rows` (rows, columns) of tensor `name`, anew."""

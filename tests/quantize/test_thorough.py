@@ -11,9 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from support import MODELS
 
+from llamacli.formats.dtypes import widen
 from llamacli.formats.products import WIDTH, Place
+from llamacli.formats.rows import Arena
 from llamacli.formats.tensor_types import BY_NAME
 from llamacli.quantize.covariance import Covariance
+from llamacli.quantize.damage import measure_errors
 from llamacli.quantize.grids import GRIDS
 from llamacli.quantize.kernels import kernel_named
 from llamacli.quantize.model import Model, open_model
@@ -50,15 +53,18 @@ def cut(rows: NDArray[Any]) -> list[NDArray[Any]]:
     return [rows[:, window.first : window.first + window.columns] for window in windows]
 
 
-def window_errors(name: str, weights: NDArray[Any], blocks: NDArray[Any], inputs: NDArray[Any]) -> NDArray[np.float64]:
+def window_errors(errors: NDArray[Any], inputs: NDArray[Any]) -> NDArray[np.float64]:
     """(windows, rows): e'Ce of every window of every row, with the damping that the search counts with."""
-    errors = weights - gguf.dequantize(blocks, gguf.GGMLQuantizationType[name]).astype(np.float64)
     found = []
     for x, e in zip(cut(inputs.astype(np.float64)), cut(errors), strict=True):
         moments = x.T @ x / len(x)
         moments += DAMPING * np.trace(moments) / len(moments) * np.eye(len(moments))
         found.append(np.einsum("ri,ij,rj->r", e, moments, e))
     return np.array(found)
+
+
+def restored(name: str, blocks: NDArray[Any]) -> NDArray[np.float64]:
+    return gguf.dequantize(blocks, gguf.GGMLQuantizationType[name]).astype(np.float64)
 
 
 @pytest.mark.parametrize("stored", ["f32", "bf16", "f16"])
@@ -87,7 +93,7 @@ def test_no_window_of_a_row_gets_worse_and_most_get_much_better(tmp_path: Path, 
         search.improve(NAME, kind, rows[start:stop], after[start:stop].reshape(-1))
     assert np.array_equal(after, at_once)  # wherever rows are cut into blocks
 
-    old, new = (window_errors(name, weights, blocks, inputs) for blocks in (before, after))
+    old, new = (window_errors(weights - restored(name, blocks), inputs) for blocks in (before, after))
     assert (new <= old * (1 + 1e-4) + 1e-9).all()
     assert new.sum() < 0.8 * old.sum()
     grid = GRIDS[name]
@@ -109,6 +115,22 @@ def test_what_is_not_known_stays_as_it_is(tmp_path: Path) -> None:
     search.improve(NAME, kind, rows, after.reshape(-1))
     assert np.array_equal(after[:, :2], before[:, :2])  # nothing flows through these columns
     assert not np.array_equal(after[:, 2:], before[:, 2:])
+
+
+def test_types_are_judged_by_what_the_search_makes_of_them(tmp_path: Path) -> None:
+    tensors = open_model(MODELS["tinystories-chat-2m"]).tensors
+    rows = np.ascontiguousarray(tensors[NAME].read(0, tensors[NAME].shape[0], Arena()))
+    inputs, weights = activations(rows.shape[1]), widen(rows).astype(np.float64)
+    search = Thorough(gathered(tmp_path / "sums", {NAME: inputs}))
+    kinds = [BY_NAME["Q4_K"], BY_NAME["IQ3_S"]]
+    found = measure_errors(tensors, {NAME: kinds}, kernel_named("fast"), thorough=search)[NAME]
+    for kind in kinds:
+        blocks = np.zeros((len(rows), kind.row_bytes(rows.shape[1])), np.uint8)
+        kernel_named("fast").quantize(kind, rows, blocks.reshape(-1))
+        if kind.name == "Q4_K":
+            search.improve(NAME, kind, rows, blocks.reshape(-1))
+        noise = window_errors(weights - restored(kind.name, blocks), inputs).sum()
+        assert found[kind] == pytest.approx(noise / window_errors(weights, inputs).sum(), rel=1e-3)
 
 
 def files(folder: Path, model: Model, covariance: Covariance, threads: int) -> dict[str, bytes]:
