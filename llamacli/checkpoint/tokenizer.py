@@ -79,6 +79,7 @@ def read_vocabulary(source: Source, config: Mapping[str, Any], rows: int) -> Voc
             ordinary=ordinary_ends(tokens, types),
             found=found.written,
             found_normalized=found.normalized,
+            found_behind_space=found.behind_space,
             single_word=found.single_words,
             literal=_literal(draft.added),
         ),

@@ -79,6 +79,9 @@ class Mends:
     """Added tokens to be looked for in text as it is written, where the engine would find others or leave white space."""
     found_normalized: tuple[int, ...] = ()
     """Those to be looked for in text once it has its Unicode form."""
+    found_behind_space: tuple[int, ...] = ()
+    """Those to be looked for with a space in front, or at the beginning of a text, which they swallow; what follows them gets
+    no space of its own (added tokens that Llama 2's normalizer is let loose on)."""
     single_word: tuple[int, ...] = ()
     """Those that count only where no letter, digit or the like stands beside them."""
     literal: tuple[str, ...] = ()
@@ -104,7 +107,8 @@ class Mends:
 
 
 _IDS = (
-    "prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary", "found", "found_normalized", "single_word",
+    "prefix", "suffix", "strip_left", "strip_right", "end_of_turn", "ordinary", "found", "found_normalized",
+    "found_behind_space", "single_word",
 )  # fmt: skip
 NO_MENDS = Mends()
 

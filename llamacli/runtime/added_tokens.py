@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llamacli.formats.gguf_reader import GGUF
 
@@ -19,6 +19,12 @@ WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".joi
 NOTHING = "(?!)"
 _JOINERS = "\u200c\u200d"
 _LETTERS_IN_CIRCLES = re.compile("[\u24b6-\u24e9\U0001f130-\U0001f149\U0001f150-\U0001f169\U0001f170-\U0001f189]")
+
+
+class Bare(str):
+    """A text in front of which no space is to be put."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,19 @@ class AddedTokens:
     strip_left: frozenset[int] = frozenset()
     strip_right: frozenset[int] = frozenset()
     single: frozenset[int] = frozenset()
+    behind_space: Mapping[str, int] = field(default_factory=dict)
+    """Tokens that are found only with a space in front, or at the beginning of a text."""
 
     @classmethod
     def from_gguf(cls, gguf: GGUF, strip_left: frozenset[int], strip_right: frozenset[int]) -> AddedTokens | None:
         """Those that a file's metadata ask for; None for none."""
         written, normalized = _listed(gguf, "found"), _listed(gguf, "found_normalized")
         types = gguf.get("tokenizer.ggml.token_type", ())
-        places = (*written.values(), *normalized.values())
+        behind = _listed(gguf, "found_behind_space")
+        places = (*written.values(), *normalized.values(), *behind.values())
         control = frozenset(place for place in places if place < len(types) and types[place] == _CONTROL)
         single = frozenset(_listed(gguf, "single_word").values())
-        return cls(written, normalized, control, strip_left, strip_right, single) if places else None
+        return cls(written, normalized, control, strip_left, strip_right, single, behind) if places else None
 
     def cut(self, text: str, normalize: Callable[[str], str]) -> Iterator[str | int]:
         """Ordinary text, normalized, in stretches between the ids of the tokens found in it.
@@ -53,7 +62,17 @@ class AddedTokens:
             if isinstance(part, int):
                 yield part
             else:
-                yield from self._cut(spelled, normalize(part))
+                yield from self._cut(spelled, normalize(part)) if spelled else self._behind_space(normalize(part))
+
+    def _behind_space(self, text: str) -> Iterator[str | int]:
+        """Where a token is found, what stands around it has its space in front already, or none."""
+        spelled = {f" {token}": place for token, place in self.behind_space.items()}
+        parts = list(self._found(spelled, f" {text}")) if spelled and text else [text]
+        yield from (
+            [text]
+            if len(parts) == 1 and isinstance(parts[0], str)
+            else (Bare(part) if isinstance(part, str) else part for part in parts)
+        )
 
     def in_prompt(self, spans: Iterable[tuple[bool, str]]) -> Iterator[str | int]:
         """A prompt in stretches between the ids of the tokens found in it; of `spans`, True are those that a template wrote."""
@@ -124,7 +143,7 @@ def _listed(gguf: GGUF, name: str) -> dict[str, int]:
 
 def single_words(gguf: GGUF) -> re.Pattern[str] | None:
     """An expression that finds, in text that was cut at added tokens, what the engine would wrongly find inside words."""
-    single = _listed(gguf, "single_word")
+    single = {**_listed(gguf, "single_word"), **_listed(gguf, "found_behind_space")}
     types = gguf.get("tokenizer.ggml.token_type", ())
     plain = [text for text, place in _listed(gguf, "found").items() if types[place] != _CONTROL]
     return any_of({*single, *plain}) if single else None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from llamacli.formats.gguf_reader import GGUF
-from llamacli.runtime.added_tokens import any_of, single_words
+from llamacli.runtime.added_tokens import Bare, any_of, single_words
 from llamacli.runtime.scored_pieces import pieces_of
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -40,12 +40,16 @@ class PiecePairs:
     def ids(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Ids of ordinary text; `encode` is the engine's way."""
         odd = (self._single_words, self._frozen, self._strange, self._stray)
-        if self._unused or any(pattern is not None and pattern.search(text) for pattern in odd):
+        if (
+            isinstance(text, Bare)
+            or self._unused
+            or any(pattern is not None and pattern.search(text) for pattern in odd)
+        ):
             return list(self._own_ids(text))
         return encode(text)
 
     def _own_ids(self, text: str) -> Iterator[int]:
-        if self._gguf.get("tokenizer.ggml.add_space_prefix", True) is True:
+        if not isinstance(text, Bare) and self._gguf.get("tokenizer.ggml.add_space_prefix", True) is True:
             text = f" {text}"
         unknown_before = False
         for piece in self._joined(text.replace(" ", SPACE)):

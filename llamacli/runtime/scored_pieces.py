@@ -21,7 +21,7 @@ _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 def pieces_of(gguf: GGUF) -> list[tuple[int, str, float, int]]:
     """Id, text, score and type of all tokens but those that are none of the model's: they were added, and are found before."""
-    added = {*gguf.get("tokenizer.llamacli.found", ())}
+    added = {*gguf.get("tokenizer.llamacli.found", ()), *gguf.get("tokenizer.llamacli.found_behind_space", ())}
     columns = [gguf.get(f"tokenizer.ggml.{name}", ()) for name in ("tokens", "scores", "token_type")]
     given = gguf.get("tokenizer.llamacli.scores", ())
     exact = [score for score in given if type(score) is float]

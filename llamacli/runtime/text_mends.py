@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamacli.formats.gguf_reader import GGUF
-from llamacli.runtime.added_tokens import AddedTokens
+from llamacli.runtime.added_tokens import AddedTokens, Bare
 from llamacli.runtime.byte_pairs import BytePairs
 from llamacli.runtime.charsmap import Charsmap
 from llamacli.runtime.older_unicode import FORMS, normalize
@@ -88,7 +88,7 @@ class TextMends:
         `first`: nothing stands in front of it but BOS.
         """
         for found in self.added.cut(text, self._normalized) if self.added else (self._normalized(text),):
-            if isinstance(found, int):
+            if isinstance(found, int | Bare):
                 yield found
             else:
                 spaced = self._with_space(found, first)

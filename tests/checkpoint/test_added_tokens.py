@@ -23,6 +23,7 @@ FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": F
 TEXTS = [
     "abcdex abcd <a><b><c> xab ab", "x <left> y <right>  z <both> w", "<left><right> <both>", "a b  c\n\nd <tool>{} </tool>",
     "Cafe\u0301 x Caf\u00e9 x e\u0301\u0323 \u1eb9\u0301", "<right>", "   ", "a ban <left>  ",
+    "x<tool> y <tool>z lead er", "<tool> <tool>lead er",
 ]  # fmt: skip
 KINDS: dict[str, list[dict[str, Any]]] = {
     "overlapping": [{"content": text} for text in ("ab", "abc", "bcde", "cd", "<a><b>", "<b><c>")],
@@ -34,6 +35,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "normalized": [{"content": "Caf\u00e9 x", "normalized": True}, {"content": "e\u0301\u0323"}],
     "plain": [{"content": "<tool>"}, {"content": "</tool>"}, {"content": "a b"}],
     "special": [{"content": "<left>", "lstrip": True, "special": True}, {"content": "<tool>", "special": True}],
+    "normalized, plain": [{"content": "<tool>", "normalized": True}, {"content": "lead er", "normalized": True}],
     "single words": [
         {"content": "ab", "single_word": True},
         {"content": "<tool>", "single_word": True, "special": True},
