@@ -72,11 +72,17 @@ def _latent(config: Config) -> int:
     return int(config.get("kv_lora_rank", default=512))
 
 
+MOST_EPSILON = 1e-5
+"""Below it the difference cannot be seen."""
+
+
 def _warnings(config: Config) -> Iterable[str]:
     """Without `q_lora_rank` the engine knows a model only by its size."""
     lite = config.blocks in (26, 27) or (config.blocks == 48 and config.get("vocab_size") == 128256)
     if config.get("q_lora_rank") is None and not lite:
         yield "the engine reads a DeepSeek 2 without q_lora_rank only with 26 or 27 blocks; it will not load this one"
+    if (small := config.get("rms_norm_eps", default=0)) > MOST_EPSILON:
+        yield f"the norms inside the attention have an epsilon of 1e-6, the engine takes rms_norm_eps {small} for them too"
 
 
 def _refusals(config: Config) -> Iterable[str]:

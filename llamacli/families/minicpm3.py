@@ -7,6 +7,7 @@ from llamacli.families.config import Config
 from llamacli.families.decoder import DECODER_KEYS, EMBEDDING, GATED_FFN, OUTPUT, OUTPUT_NORM, VOCAB_SIZE, count
 from llamacli.families.deepseek import key_width
 from llamacli.families.phi3 import long_rope_factors
+from llamacli.families.rope import is_long_rope
 from llamacli.formats.gguf_values import Value, u32
 
 _DECODER_KEYS = tuple(
@@ -37,7 +38,7 @@ MINICPM3 = Family(
         Expected("blk.{block}.attn_q_b.weight", lambda c: (c.heads * key_width(c), c.integer("q_lora_rank"))),
         Expected("blk.{block}.attn_kv_b.weight", lambda c: (-1, c.integer("kv_lora_rank"))),
     ),
-    extra=long_rope_factors,
+    extra=lambda config: long_rope_factors(config) if is_long_rope(config) else (),
     defaults={
         "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768, "tie_word_embeddings": True,
         "q_lora_rank": 768, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32,

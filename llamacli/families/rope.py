@@ -29,6 +29,11 @@ def rope_type(config: Config) -> str:
     return str(config.full_rope.get("rope_type") or "").lower()
 
 
+def is_long_rope(config: Config) -> bool:
+    """Whether the rope has divisors of its own for short and for long contexts."""
+    return rope_type(config) in _LONG
+
+
 def _scaling_type(config: Config) -> Value | None:
     kind, factor = rope_type(config), config.full_rope.get("factor")
     if kind in ("linear", "yarn") and factor is not None:
