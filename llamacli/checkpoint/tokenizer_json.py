@@ -354,8 +354,8 @@ def byte_warnings(tokens: Sequence[str | None]) -> list[str]:
     return []
 
 
-NEVER = -1e9
-"""The score of a piece that no merge makes."""
+NEVER = -2e30
+"""The score of a piece that no merge makes; lower than any that SentencePiece gives (-1e9 for runs of spaces)."""
 
 
 def merge_scores(tokens: Sequence[str | None], merges: Sequence[str], stray: Sequence[str] = ()) -> list[float]:

@@ -19,8 +19,8 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 _NORMAL, _USER_DEFINED, _UNUSED, _BYTE = 1, 4, 5, 6
 
-_NEVER = -1e9
-"""The score that the converter gives to pieces that no merge makes."""
+_NEVER = -1e30
+"""The converter gives a lower score to pieces that no merge makes."""
 _PADDING = re.compile(r"\[PAD\d+\]_*")
 
 

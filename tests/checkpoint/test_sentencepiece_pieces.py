@@ -20,6 +20,8 @@ SPECIAL: list[Piece] = [
     ("<unk>", 0.0, TokenType.UNKNOWN), ("<s>", 0.0, TokenType.CONTROL), ("</s>", 0.0, TokenType.CONTROL),
 ]  # fmt: skip
 BYTES: list[Piece] = [(f"<0x{byte:02X}>", 0.0, TokenType.BYTE) for byte in range(256)]
+RUNS: list[Piece] = [("\u2581" * length, -1e9, TokenType.NORMAL) for length in range(2, 6)]
+"""As Llama's and Mistral's vocabularies have them: the last of all to be made."""
 ODD = (TokenType.UNUSED, TokenType.USER_DEFINED)
 
 
@@ -45,6 +47,7 @@ def test_pieces_are_found_as_sentencepiece_finds_them(
 ) -> None:
     generator = random.Random(f"{unigram} {byte_fallback} {prefix} {single_spaces} {odd}")
     made = [*SPECIAL, *(BYTES if byte_fallback else ()), *pieces(generator, odd=odd)]
+    made += [run for run in RUNS if not unigram and run[0] not in {text for text, *_ in made}]
     switches = {"byte_fallback": byte_fallback, "prefix": prefix, "single_spaces": single_spaces}
     data = model_file(made, unigram=unigram, **switches)
     theirs = SentencePieceProcessor(model_proto=data)
