@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.jobs import Job
 from llamacli.runtime.llama import LlamaEngine, open_engine
 from llamacli.runtime.messages import Sampling, Span
-from llamacli.runtime.parallel import Job, Parallel
+from llamacli.runtime.parallel import Parallel
 
 START = "Once upon a time there was a small town by the sea where everybody was kind. One day "
 WORDS = ("Tom", "Lily", "a cat", "the dog", "a bird", "two balls", "the park", "happy", "sad", "little", "and", "saw")

@@ -135,9 +135,12 @@ def document_of(model: str, text: Path, wanted: int, scratch: Path) -> Path:
     """The beginning of `text`, about `wanted` tokens long for this model."""
     document = scratch / "document.txt"
     whole = text.read_text(encoding="utf-8", errors="replace")[: 16 * wanted]
-    document.write_text(whole, encoding="utf-8")
-    document.write_text(whole[: len(whole) * wanted // max(counted(model, document), wanted)], encoding="utf-8")
-    print(f"the document has {counted(model, document):,} tokens", file=sys.stderr)
+    length = len(whole)
+    for _ in range(3):  # a text is not of one piece: the first guess is a tenth off
+        document.write_text(whole[:length], encoding="utf-8")
+        found = counted(model, document)
+        length = min(len(whole), length * wanted // max(found, 1))
+    print(f"the document has {found:,} tokens", file=sys.stderr)
     return document
 
 

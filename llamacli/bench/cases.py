@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.errors import UsageError
-from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION
+from llamacli.runtime.engine_context import CACHE_TYPES, FLASH_ATTENTION
 from llamacli.runtime.measure import ModelSettings
 
 MOST_VALUES = 1000

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from llamacli.bench.statistics import Summary, summarize
 from llamacli.bench.trials import Measurement
 from llamacli.runtime.backends import EngineInfo
-from llamacli.runtime.evaluator import FLASH_ATTENTION
+from llamacli.runtime.engine_context import FLASH_ATTENTION
 
 FieldKind = Literal["text", "bool", "int", "float"]
 

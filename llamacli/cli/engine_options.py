@@ -83,7 +83,9 @@ def _same(value: Any) -> Any:
 
 
 def _context_size(value: Any) -> int | None:
-    return None if str(value).lower() == "auto" else _whole("--ctx-size", value, 0) or None
+    if str(value).lower() == "auto":
+        return None
+    return _whole("--ctx-size", value, 0, "auto, or a number of tokens") or None
 
 
 def _layers(value: Any) -> int | None:
@@ -99,20 +101,20 @@ def _of_layers(flag: str, value: Any) -> int | None:
 
     words = {"auto": None, "all": ALL_LAYERS}
     word = str(value).lower()
-    return words[word] if word in words else _whole(flag, value, 0)
+    return words[word] if word in words else _whole(flag, value, 0, "auto, all, or a number of layers")
 
 
 def _threads(value: Any) -> int:
     return _whole("--threads", value, 1)
 
 
-def _whole(flag: str, value: Any, least: int) -> int:
+def _whole(flag: str, value: Any, least: int, hint: str = "") -> int:
     try:
         number = int(str(value))
     except ValueError:
-        raise UsageError(f"{flag} {value}: not a whole number") from None
+        raise UsageError(f"{flag} {value}: not a whole number", hint) from None
     if number < least:
-        raise UsageError(f"{flag} {value}: at least {least}")
+        raise UsageError(f"{flag} {value}: at least {least}", hint)
     return number
 
 

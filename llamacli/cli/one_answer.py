@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from llamacli.cli.answer_form import AnswerForm
+from llamacli.cli.answered import Answered, answer_object, identity, truncated, where_cut
 from llamacli.cli.context import Context
+from llamacli.cli.deadline import Deadline
 from llamacli.cli.question_source import Input
-from llamacli.errors import Interrupted, SchemaError, TimedOut, Truncated
+from llamacli.errors import Interrupted, SchemaError
 
 if TYPE_CHECKING:
     from llamacli.cli.answer_output import AnswerOutput, EventOutput, ThoughtOutput
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llamacli.library.chats import Journal, PictureFile
     from llamacli.runtime.constrain import Constraint
     from llamacli.runtime.llama import LlamaEngine
-    from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
+    from llamacli.runtime.messages import Piece, Prompt, Sampling
     from llamacli.runtime.session import Session
     from llamacli.runtime.template import ChatTemplate
 
@@ -72,38 +72,6 @@ class Shown:
     truncated_is_fine: bool
 
 
-class Deadline:
-    """A time limit for everything from the start on."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.start = time.monotonic()
-        self.passed = False
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is up."""
-        return bool(self.limit) and time.monotonic() - self.start >= self.limit
-
-    def timer(self, stop: Any) -> threading.Timer | None:
-        """A running timer that calls `stop` when the time is up, or None without a limit."""
-        if not self.limit:
-            return None
-
-        def fire() -> None:
-            self.passed = True
-            stop()
-
-        timer = threading.Timer(max(0.0, self.limit - (time.monotonic() - self.start)), fire)
-        timer.daemon = True
-        timer.start()
-        return timer
-
-    def error(self) -> TimedOut:
-        """The time is up."""
-        return TimedOut(f"stopped after {self.limit:g} s (--timeout)")
-
-
 class Run:
     """One answer, from the question to the exit code."""
 
@@ -120,23 +88,19 @@ class Run:
         self.here, self.engine, self.question, self.sampling = here, engine, question, chosen
         self.shown, self.deadline, self.work = shown, deadline, work
         self.session: Session | None = None
-        self.calls: tuple[dict[str, Any], ...] = ()
-        self.text: list[str] = []
-        self.reasoning: list[str] = []
-        self.logprobs: list[dict[str, Any]] = []
-        self.finish: Finish = "cancel"
-        self.usage: Usage | None = None
-        self.thinking = False
-        """Whether the answer ended in the middle of a thought."""
-        self.first = 0.0
+        self.got = Answered()
 
     def answer(self) -> None:
         """Generate, show, and raise what the exit code should be."""
         from llamacli.cli.screen.interrupt import stop_on_interrupt
+        from llamacli.cli.screen.reading import ReadingLine
 
-        if self.here.console.verbose:
+        console = self.here.console
+        if console.verbose:
             self._describe()
         timer = self.deadline.timer(self.engine.stop)
+        reading = ReadingLine(console) if console.err_is_terminal and not console.quiet else None
+        self.engine.on_reading = reading
         try:
             with stop_on_interrupt(self.engine.stop):
                 self._make_fit()
@@ -147,6 +111,8 @@ class Run:
         except Interrupted:
             raise (self.deadline.error() if self.deadline.passed else typer.Exit(130)) from None
         finally:
+            if reading is not None:
+                reading.end()
             if timer is not None:
                 timer.cancel()
         self._report()
@@ -174,20 +140,20 @@ class Run:
         try:
             for piece in self._pieces():
                 if piece.finish is not None:
-                    self.finish, self.usage = piece.finish, piece.usage
-                    self.thinking = piece.kind == "reasoning"
-                if not self.first:
-                    self.first = time.monotonic() - start
+                    self.got.finish, self.got.usage = piece.finish, piece.usage
+                    self.got.thinking = piece.kind == "reasoning"
+                if not self.got.first:
+                    self.got.first = time.monotonic() - start
                 if events is not None:
                     events.write(piece)
                 if piece.likelihood is not None:
-                    self.logprobs.append(likelihood_object(self.engine.vocab, piece))
+                    self.got.logprobs.append(likelihood_object(self.engine.vocab, piece))
                 if piece.kind == "reasoning":
-                    self.reasoning.append(piece.text)
+                    self.got.reasoning.append(piece.text)
                     thoughts.write(piece, time.monotonic() - start)
                 elif piece.text:
                     thoughts.end()
-                    self.text.append(piece.text)
+                    self.got.text.append(piece.text)
                     out.write(piece.text)
         finally:
             thoughts.end()
@@ -273,25 +239,25 @@ class Run:
         else:
             prompt, beginning = self._session().prompt_for(asked, self.question.prefill), False
         found = choosing.choose(self.here, self.engine, prompt, beginning, self.work.form)
-        choosing.show(self.here, found, self.work.form, {"model": _identity(self.engine)})
+        choosing.show(self.here, found, self.work.form, {"model": identity(self.engine)})
 
     def _deliver(self) -> None:
         """Show of the finished answer what was asked for: the calls of tools, or a block of code."""
         import json
 
-        text, form = "".join(self.text), self.work.form
+        text, form = "".join(self.got.text), self.work.form
         if self.work.tools:
             from llamacli.runtime.tool_calls import tool_calls
 
             written = "".join(self.session.written) if self.session else text
             found = tool_calls(written, [tool["function"]["name"] for tool in self.work.tools])
-            self.calls = tuple(call.as_dict() for call in found.calls)
-            text = found.text if self.calls else text
+            self.got.calls = tuple(call.as_dict() for call in found.calls)
+            text = found.text if self.got.calls else text
         if form.extract:
             text = self._block(text)
-        self.text = [text]
+        self.got.text = [text]
         if not self.here.console.json_output:
-            product = json.dumps(list(self.calls), ensure_ascii=False) if self.calls else text.rstrip("\n")
+            product = json.dumps(list(self.got.calls), ensure_ascii=False) if self.got.calls else text.rstrip("\n")
             self.here.console.write(product + ("\n" if self.shown.newline else ""))
 
     def _block(self, text: str) -> str:
@@ -307,15 +273,15 @@ class Run:
 
     def _keep(self) -> None:
         """Save the turn in the conversation it goes on with, and write the receipt."""
-        journal, text = self.work.journal, "".join(self.text)
-        if journal is not None and (text or self.reasoning):
+        journal, text = self.work.journal, "".join(self.got.text)
+        if journal is not None and (text or self.got.reasoning):
             from llamacli.library.chats import with_pictures
             from llamacli.runtime.messages import Message
 
             asked = with_pictures(Message("user", self.question.text).as_dict(), self.work.pictures)
             journal.say(asked, created=self.here.now())
-            answer = Message("assistant", text, reasoning="".join(self.reasoning).strip())
-            journal.say(answer.as_dict(), created=self.here.now(), finish=self.finish)
+            answer = Message("assistant", text, reasoning="".join(self.got.reasoning).strip())
+            journal.say(answer.as_dict(), created=self.here.now(), finish=self.got.finish)
         if self.work.receipt is not None:
             from llamacli.cli.run_receipt import write_receipt
 
@@ -341,69 +307,22 @@ class Run:
         console = self.here.console
         if console.json_output and not self.work.form.jsonl:  # whose last line is this object
             console.result("", self._object())
-        if self.shown.stats and self.usage is not None:
-            console.status(statistics(self.usage, self.engine.load_seconds, self.first))
+        if self.shown.stats and self.got.usage is not None:
+            console.status(statistics(self.got.usage, self.engine.load_seconds, self.got.first))
 
     def _object(self) -> dict[str, Any]:
-        from llamacli.cli.answer_output import tokens_per_second
-
-        usage = self.usage
-        assert usage is not None
-        read = usage.prompt - usage.cached
-        timing = {
-            "load_ms": round(1000 * self.engine.load_seconds, 1),
-            "ttft_ms": round(1000 * self.first, 1),
-            "pp_tps": round(read / usage.prompt_seconds, 2) if usage.prompt_seconds else 0.0,
-            "tg_tps": round(tokens_per_second(usage), 2),
-        }
-        return {
-            "text": "".join(self.text),
-            "reasoning": "".join(self.reasoning).strip(),
-            **({"tool_calls": list(self.calls)} if self.work.tools else {}),
-            "finish": {"grammar": "schema"}.get(self.finish, self.finish),
-            "model": _identity(self.engine),
-            "usage": {"prompt": usage.prompt, "cached": usage.cached, "completion": usage.completion},
-            "timing": timing,
-            "seed": self.engine.seed,
-            **({"logprobs": self.logprobs} if self.sampling.logprobs is not None else {}),
-            "params": _parameters(self.sampling),
-        }
+        return answer_object(self.engine, self.sampling, self.got, tools=bool(self.work.tools))
 
     def _judge(self) -> None:
         if self.deadline.passed:
             raise self.deadline.error()
-        if self.finish == "cancel":
+        if self.got.finish == "cancel":
             raise typer.Exit(130)
         if self.work.held is not None:
-            self.work.held.judge("".join(self.text), self.finish)
+            self.work.held.judge(
+                "".join(self.got.text), self.got.finish, where_cut(self.engine, self.sampling, self.got)[1]
+            )
             if self.work.held.fault is not None:
                 return
-        if self.finish == "length" and not self.shown.truncated_is_fine:
-            raise self._truncated()
-
-    def _truncated(self) -> Truncated:
-        count = self.usage.completion if self.usage else 0
-        if self.sampling.predict >= 0 and count >= self.sampling.predict:
-            where, hint = f"at the limit of {self.sampling.predict} tokens", "-n N allows more"
-        else:
-            where, hint = f"because the context of {self.engine.context_size:,} tokens is full", "try a larger -c"
-        if self.thinking:
-            return Truncated(
-                f"stopped {where} while the model was still thinking; there is no answer yet",
-                f"{hint}; --think off skips the thoughts, --show-thinking shows them",
-            )
-        return Truncated(f"the answer stopped {where}", f"{hint}; --allow-truncated makes this no failure")
-
-
-def _identity(engine: LlamaEngine) -> dict[str, Any]:
-    """The model in --json. Its SHA-256 is known where the file lies in a store that is named by it."""
-    name = engine.metadata.get("general.name") or engine.path.stem
-    stored = engine.path.resolve().name.removeprefix("sha256-")
-    known = re.fullmatch(r"[0-9a-f]{64}", stored)
-    return {"name": name, "file": str(engine.path), "sha256": known[0] if known else None,
-            "quant": engine.gguf.file_type_name}  # fmt: skip
-
-
-def _parameters(chosen: Sampling) -> dict[str, Any]:
-    """The sampling of --json, without what is empty."""
-    return {key: value for key, value in asdict(chosen).items() if value not in ((), "", None) and key != "seed"}
+        if self.got.finish == "length" and not self.shown.truncated_is_fine:
+            raise truncated(self.engine, self.sampling, self.got)

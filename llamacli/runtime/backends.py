@@ -6,7 +6,7 @@ import ctypes
 import functools
 import importlib.metadata
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llamacli.errors import UsageError
@@ -56,6 +56,12 @@ class EngineInfo:
         return tuple(device for device in self.devices if device.kind in ("gpu", "igpu"))
 
     @property
+    def identity(self) -> tuple[object, ...]:
+        """All that may change a result: not how much memory is free at the moment."""
+        named = tuple((device.backend, device.name, device.description) for device in self.devices)
+        return self.package_version, self.commit, self.backends, self.features, named
+
+    @property
     def acceleration(self) -> str:
         """The backends beside the processor, comma-separated as in llama-bench; "CPU" without any."""
         served = {device.backend for device in self.devices}
@@ -63,16 +69,21 @@ class EngineInfo:
         return ",".join(names) or "CPU"
 
 
-@functools.cache
 def engine_info() -> EngineInfo:
-    """Ask the installed engine. Raises EngineError where there is none, or it cannot be loaded."""
+    """Ask the installed engine; how much memory is free is asked every time. Raises EngineError where there is none."""
+    return replace(_build(), devices=tuple(_device(pointer) for pointer in _device_pointers()))
+
+
+@functools.cache
+def _build() -> EngineInfo:
+    """What stays as it is: all but the devices."""
     lib = bindings.load()
     return EngineInfo(
         package_version=importlib.metadata.version("llama-cpp-python"),
         version=_text(lib.llama_version()),
         commit=_commit(),
         backends=_backends(),
-        devices=tuple(_device(pointer) for pointer in _device_pointers()),
+        devices=(),
         features=parse_features(_text(lib.llama_print_system_info())),
     )
 

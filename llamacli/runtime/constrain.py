@@ -22,8 +22,8 @@ class Constraint:
     name: str
     fault: Callable[[str], str] | None = None
 
-    def judge(self, text: str, finish: Finish) -> None:
-        """Raise SchemaError unless the answer is complete and right.
+    def judge(self, text: str, finish: Finish, longer: str = "-n N or a larger -c allows more") -> None:
+        """Raise SchemaError unless the answer is complete and right; `longer` says how to have more of it.
 
         An answer that reached its limit is right all the same if it happens to be complete.
         """
@@ -34,9 +34,7 @@ class Constraint:
             )
         wrong = self.fault(text) if self.fault is not None else ""
         if wrong and finish == "length":
-            raise SchemaError(
-                f"the answer ended before its {self.name} was complete", "-n N or a larger -c allows more"
-            )
+            raise SchemaError(f"the answer ended before its {self.name} was complete", longer)
         if wrong:
             raise SchemaError(f"the answer does not satisfy its {self.name}: {wrong}")
 

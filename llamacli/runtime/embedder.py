@@ -16,9 +16,9 @@ from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import FLASH_ATTENTION, check_settings, whole_cells
+from llamacli.runtime.engine_context import FLASH_ATTENTION, check_settings, whole_cells
 from llamacli.runtime.known_text import known_text
-from llamacli.runtime.llama import load_weights
+from llamacli.runtime.load import load_weights
 from llamacli.runtime.messages import Span
 from llamacli.runtime.placement import placed
 from llamacli.runtime.processors import processor

@@ -5,54 +5,30 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llamacli.errors import DoesNotFit, EngineError, UsageError
-from llamacli.runtime.bindings import failure_hint, has_gpu
-from llamacli.runtime.engine import PROMPT_STEP, EngineSettings
+from llamacli.errors import EngineError
+from llamacli.runtime.bindings import failure_hint
+from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.engine_context import (
+    ROWS,
+    apply_adapters,
+    context_parameters,
+    new_context,
+    prompt_step,
+    whole_cells,
+)
 from llamacli.runtime.interrupts import Held
 from llamacli.runtime.pace import Pace
+from llamacli.runtime.prompt_cuts import last_alone, until_cut
+from llamacli.runtime.recurrent_state import RecurrentState
 
 if TYPE_CHECKING:
     from llamacli.runtime.pictures import Pictures
 
-CELLS = 256
-"""The engine's contexts are multiples of this many tokens."""
-
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-CACHE_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
-}  # fmt: skip
-"""ggml's numbers of the types that a KV cache may have; others abort the process."""
-
-ROWS = 8
-"""Tokens of an answer that are evaluated together at most, with the logits after each."""
-
-LONG_PROMPT = 256
-"""Tokens from which on the last of a prompt is evaluated alone: what came before is then the same prompt's next time, whole."""
-
-_RECURRENT_ONLY = 1
-"""LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY."""
-
 ABORTED, FULL = 2, 1
 """Results of `llama_decode` that are not failures."""
-
-
-def whole_cells(tokens: int) -> int:
-    """`tokens` rounded up to what the engine allots."""
-    return max(CELLS, -(-tokens // CELLS) * CELLS)
-
-
-def last_alone(length: int) -> bool:
-    """Whether the last token of a prompt so long is evaluated by itself."""
-    return length > LONG_PROMPT
-
-
-def prompt_step(batch: int, ubatch: int, gpu_layers: int | None) -> int:
-    """Tokens of a prompt that are computed at a time."""
-    step = min(ubatch, batch)
-    return min(step, PROMPT_STEP) if gpu_layers == 0 or not has_gpu() else step
 
 
 class Stopped(EngineError):
@@ -69,6 +45,8 @@ class Evaluator:
         self._memory: Any = None
         self._held = Held()
         self.stopping = False
+        self.on_read: Callable[[int], None] | None = None
+        """Told how many cells there are after every stretch of a prompt."""
         self.cells: list[int] = []
         self.aligned = 0
         """So many of `cells` were evaluated as any prompt that begins with them is: in whole steps from the start."""
@@ -84,7 +62,7 @@ class Evaluator:
         self.window = int(library.llama_model_n_swa(model))
         """Tokens that layers with a sliding window look back, 0 without any. A saved state holds no more for them."""
         self.pace = Pace(settings.power, lambda: bool(self.stopping))
-        self._kept: tuple[list[int], Any] | None = None
+        self._kept = RecurrentState(library)
         self._checked = False
         self._pool: Any = None
         self._slot = (ctypes.c_int32 * 1)()
@@ -110,15 +88,11 @@ class Evaluator:
         self._restore(state)
 
     def _create(self, size: int) -> None:
-        parameters = self._parameters(size)
-        context = self._lib.llama_init_from_model(self._model, parameters)
-        if not context:
-            said = failure_hint()
-            kind = DoesNotFit if "alloc" in said.lower() or "memory" in said.lower() else EngineError
-            raise kind(f"the engine cannot make a context of {size:,} tokens", said)
-        self._context, self.size = context, self._lib.llama_n_ctx_seq(context)
-        self._memory = self._lib.llama_get_memory(context)
-        self._batch_size = self._lib.llama_n_batch(context)
+        parameters = context_parameters(self._lib, self._settings, self._threads, size, self.step_size)
+        self._context = new_context(self._lib, self._model, parameters)
+        self.size = self._lib.llama_n_ctx_seq(self._context)
+        self._memory = self._lib.llama_get_memory(self._context)
+        self._batch_size = self._lib.llama_n_batch(self._context)
         self._keep_threads()
         self._apply_adapters()
 
@@ -131,23 +105,6 @@ class Evaluator:
         if self._pool is None:
             self._pool = ThreadPool(max(self._threads))
         self._pool.attach(self._context)
-
-    def _parameters(self, size: int) -> Any:
-        s = self._settings
-        parameters = self._lib.llama_context_default_params()
-        parameters.n_ctx = size * s.sequences
-        parameters.n_batch = max(s.batch, self.step_size)
-        parameters.n_ubatch = self.step_size
-        parameters.n_seq_max = s.sequences
-        if not s.embeddings:  # no room for the logits of a whole batch of prompt, of which only the last are asked for
-            parameters.n_outputs_max = max(s.sequences, ROWS)
-        parameters.n_threads, parameters.n_threads_batch = self._threads
-        parameters.flash_attn_type = FLASH_ATTENTION[s.flash_attn]
-        parameters.type_k = CACHE_TYPES[s.cache_type_k]
-        parameters.type_v = CACHE_TYPES[s.cache_type_v]
-        parameters.embeddings = s.embeddings
-        parameters.no_perf = True
-        return parameters
 
     def _save(self) -> Any:
         """The cache as bytes, or None if there is nothing in it."""
@@ -199,7 +156,8 @@ class Evaluator:
         self._nothing_read()
 
     def _nothing_read(self) -> None:
-        self.cells, self.aligned, self.but_last, self._kept, self._extra = [], 0, 0, None, 0
+        self.cells, self.aligned, self.but_last, self._extra = [], 0, 0, 0
+        self._kept.forget()
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
@@ -241,14 +199,11 @@ class Evaluator:
 
     def _go_back(self, tokens: Sequence[int]) -> None:
         """To the kept state if `tokens` begin with what it has read, else to nothing."""
-        cells, state = self._kept or ([], b"")
+        cells = self._kept.cells
         known = cells == self.cells[: len(cells)] == list(tokens[: len(cells)])
-        if state and known and len(cells) < len(tokens):
-            set_data, remove = self._lib.llama_state_seq_set_data_ext, self._lib.llama_memory_seq_rm
-            restored = set_data(self._context, state, len(state), 0, _RECURRENT_ONLY)
-            if restored and remove(self._memory, 0, len(cells), -1):
-                self.cells, self.aligned, self.but_last, self._extra = list(cells), len(cells), 0, 0
-                return
+        if known and len(cells) < len(tokens) and self._kept.put_back(self._context, self._memory):
+            self.cells, self.aligned, self.but_last, self._extra = list(cells), len(cells), 0, 0
+            return
         self._lib.llama_memory_clear(self._memory, True)
         self._nothing_read()
 
@@ -266,9 +221,9 @@ class Evaluator:
     def write_state(self, file: bytes, length: int) -> int:
         """Write the first `length` cells to `file`, which drops the rest; bytes written, 0 if it cannot be done."""
         if not self.cut(length):
-            if self._kept is None or len(self._kept[0]) != length:
+            if len(self._kept.cells) != length:
                 return 0
-            self._go_back([*self._kept[0], 0])
+            self._go_back([*self._kept.cells, 0])
         if len(self.cells) != length:
             return 0
         ids = (ctypes.c_int32 * length)(*self.cells)
@@ -283,16 +238,8 @@ class Evaluator:
             return False
         self.cells, self.aligned, self.but_last = ids[: count.value], aligned, but_last
         if not self.drops_tail:
-            self._keep_state()
+            self._kept.remember(self._context, self.cells)
         return True
-
-    def _keep_state(self) -> None:
-        """Remember the recurrent state as it is now. Keys and values of attention stay in the cache, so no copy of them."""
-        self._kept = None
-        size = self._lib.llama_state_seq_get_size_ext(self._context, 0, _RECURRENT_ONLY)
-        state = (ctypes.c_uint8 * size)()
-        if size and self._lib.llama_state_seq_get_data_ext(self._context, state, size, 0, _RECURRENT_ONLY) == size:
-            self._kept = list(self.cells), state
 
     def read(self, tokens: Sequence[int]) -> bool:
         """Evaluate a stretch of prompt; False if `stopping` was set meanwhile. Raises EngineError.
@@ -305,7 +252,7 @@ class Evaluator:
             if steps > 0:
                 if not self._read_all(tokens[:steps], ends=False):
                     return False
-                self._keep_state()
+                self._kept.remember(self._context, self.cells)
                 tokens = tokens[steps:]
         return self._read_all(tokens)
 
@@ -324,6 +271,8 @@ class Evaluator:
                 if not self._read_batch(tokens[done : done + count]):
                     return False
                 done += count
+                if self.on_read is not None:
+                    self.on_read(len(self.cells))
                 self.pace.worked(time.perf_counter() - started)
         finally:
             self._lib.llama_set_abort_callback(self._context, self._never_stops, None)
@@ -332,20 +281,14 @@ class Evaluator:
     def _next_batch(self, tokens: Sequence[int], done: int, *, ends: bool) -> int:
         """How many of the tokens behind the `done` ones are evaluated next."""
         left = len(tokens) - done
-        count = min(self._until_cut(), left)
+        a_step = self.pace.resting or self.on_read is not None
+        batch = self.step_size if a_step else int(self._batch_size)
+        count = min(until_cut(len(self.cells), self.step_size, batch), left)
         if self.pictures is not None:
             return next((n for n in range(1, count) if tokens[done + n] < 0), count)
         from_start = self.aligned == len(self.cells)
         alone = ends and from_start and last_alone(len(self.cells) + left)
         return count - 1 if alone and count == left > 1 else count
-
-    def _until_cut(self) -> int:
-        """How many tokens the next batch may have: up to a whole step after an odd place, else to a whole batch."""
-        at = len(self.cells)
-        step = self.step_size
-        batch = int(self._batch_size)
-        whole = step if at % step or self.pace.resting else max(batch // step, 1) * step
-        return min(whole - at % whole, batch)
 
     def _read_batch(self, tokens: Sequence[int]) -> bool:
         with Held() as self._held:  # Ctrl-C is raised at the end of the block, when the books are right again
@@ -462,44 +405,9 @@ class Evaluator:
         self._checked = True
 
 
-def apply_adapters(library: Any, context: Any, adapters: Sequence[tuple[Any, float]]) -> None:
-    """Let a context compute with these LoRA adapters, each with its scale. Raises EngineError."""
-    if not adapters:
-        return
-    count = len(adapters)
-    pointers = (ctypes.c_void_p * count)(*[pointer for pointer, _ in adapters])
-    scales = (ctypes.c_float * count)(*[scale for _, scale in adapters])
-    array = ctypes.cast(pointers, ctypes.POINTER(library.llama_adapter_lora_p_ctypes))
-    if library.llama_set_adapters_lora(context, array, count, scales):
-        raise EngineError("the engine refuses the LoRA adapter", failure_hint())
-
-
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """How many items two sequences share from the start."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index
     return min(len(a), len(b))
-
-
-def check_settings(settings: EngineSettings, cpus: int) -> None:
-    """Raise UsageError for settings that the engine would not survive."""
-    for flag, value in (("-ctk", settings.cache_type_k), ("-ctv", settings.cache_type_v)):
-        if value not in CACHE_TYPES:
-            raise UsageError(f"{flag} {value}: not a type for the KV cache", f"one of {', '.join(CACHE_TYPES)}")
-    if settings.flash_attn not in FLASH_ATTENTION:
-        raise UsageError(f"-fa {settings.flash_attn}: on, off or auto")
-    if not 1 <= settings.power <= 100:
-        raise UsageError(f"--power {settings.power}: per cent of the time, from 1 to 100")
-    if settings.draft not in ("auto", "on", "off"):
-        raise UsageError(f"--draft {settings.draft}: auto, on or off")
-    for flag, threads in (("-t", settings.threads), ("-tb", settings.threads_batch)):
-        if threads is not None and not 1 <= threads <= max(4 * cpus, 8):
-            raise UsageError(f"{flag} {threads}: from 1 to {max(4 * cpus, 8)} on this machine")
-    if settings.batch < 1 or settings.ubatch < 1:
-        raise UsageError("-b and -ub: at least 1")
-    if settings.ctx_size is not None and not 1 <= settings.ctx_size <= 1 << 24:
-        raise UsageError(f"-c {settings.ctx_size}: from 1 to {1 << 24:,}")
-    quantized = settings.cache_type_k not in ("f32", "f16", "bf16")
-    if settings.flash_attn == "off" and (quantized or settings.cache_type_v not in ("f32", "f16", "bf16")):
-        raise UsageError("a quantized KV cache needs flash attention", "leave -fa out, or use -fa on")

@@ -159,7 +159,7 @@ class LaidOut:
 def laid_out(path: Path, settings: EngineSettings, *, swa_full: bool = True) -> LaidOut:
     """Have the engine lay out a model with a context for `settings`. Raises EngineError if it cannot."""
     from llamacli.runtime import bindings
-    from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, ROWS, prompt_step
+    from llamacli.runtime.engine_context import CACHE_TYPES, FLASH_ATTENTION, ROWS, prompt_step
     from llamacli.runtime.placement import place_weights
 
     lib, s = bindings.load(), settings

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import (
     ContextOverflow,
-    CorruptFile,
-    DoesNotFit,
     EngineError,
     Interrupted,
-    NotFound,
     Unsupported,
     UsageError,
 )
@@ -32,28 +27,25 @@ from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
 from llamacli.runtime.attention import attention
 from llamacli.runtime.context_limit import context_limit
-from llamacli.runtime.copied_weights import CopiedWeights
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import ROWS, Evaluator, check_settings, whole_cells
-from llamacli.runtime.heap import give_back, keep_little
-from llamacli.runtime.interrupts import Held
+from llamacli.runtime.engine_context import check_settings, whole_cells
+from llamacli.runtime.evaluator import Evaluator
+from llamacli.runtime.generation import Generation
+from llamacli.runtime.heap import give_back
 from llamacli.runtime.known_text import known_text
+from llamacli.runtime.load import OnLoading, load_adapters, load_weights
 from llamacli.runtime.messages import Finish, Piece, Prompt, Sampling, Usage
-from llamacli.runtime.placement import place_weights, placed
+from llamacli.runtime.placement import placed
 from llamacli.runtime.processors import processor
 from llamacli.runtime.sampler import Sampler
 from llamacli.runtime.text_mends import TextMends
-from llamacli.runtime.tiles import model_parameters
-from llamacli.runtime.vocab import END, Vocab, control_names
+from llamacli.runtime.vocab import Vocab, control_names
 from llamacli.runtime.writer import Writer
 
 if TYPE_CHECKING:
     from llamacli.runtime.pictures import Pictures
     from llamacli.runtime.prefix_cache import PrefixCache
-    from llamacli.runtime.speculate import DraftedSteps, Drafts
-
-OnLoading = Callable[[float], None]
-"""Told how much of the model is loaded, from 0 to 1."""
+    from llamacli.runtime.speculate import Drafts
 
 EXPECTED_ANSWER = 2048
 """Tokens for which room is made at first when no limit is given; the context grows when an answer is longer."""
@@ -103,7 +95,7 @@ class LlamaEngine:
             self._refuse_unsuited()
             self.vocab = Vocab(self._lib, self._model, known_text(gguf), TextMends.from_gguf(gguf))
             self._evaluator = Evaluator(self._lib, self._model, settings, self.threads)
-            self._evaluator.use_adapters(self._load_adapters())
+            self._evaluator.use_adapters(load_adapters(self._lib, self._model, settings))
         except BaseException:
             self.close()
             raise
@@ -115,6 +107,8 @@ class LlamaEngine:
         self._told: list[int] = []
         self._read_tokens, self._read_seconds = 0, 0.0
         """What reading prompts has taken so far."""
+        self.on_reading: Callable[[int, int], None] | None = None
+        """Told how many tokens of how many are read of a prompt, from 0 on."""
         self.prefixes: PrefixCache | None = None
         """Where beginnings of prompts are kept beyond this process, if anywhere."""
         gguf.forget_texts()
@@ -134,16 +128,6 @@ class LlamaEngine:
             raise Unsupported(f"{name} makes embeddings, it does not write text")
         if lib.llama_model_is_diffusion(self._model):
             raise Unsupported(f"{name} is a diffusion model; it does not write one token after the other")
-
-    def _load_adapters(self) -> list[tuple[Any, float]]:
-        pairs = []
-        for name, scale in self.settings.loras:
-            check_adapter(Path(name))
-            adapter = self._lib.llama_adapter_lora_init(self._model, file_name(Path(name)))
-            if not adapter:
-                raise EngineError(f"the LoRA adapter {name} does not fit this model", bindings.failure_hint())
-            pairs.append((adapter, scale))
-        return pairs
 
     # -- what is loaded ----------------------------------------------------------------------------------------
 
@@ -245,12 +229,13 @@ class LlamaEngine:
         count = len(tokens) + (self.pictures.extra(tokens) if self.pictures else 0)
         if count >= self.context_size:
             raise ContextOverflow(
-                f"the input is {count:,} tokens; the context holds {self.context_size:,}", self._overflow_hint()
+                f"the input is {count:,} tokens; the context holds {self.context_size:,}", self.room_hint()
             )
         answer = sampling.predict if sampling.predict >= 0 else EXPECTED_ANSWER
         self._compute.grow(min(count + answer, self.context_size), self.context_size)
 
-    def _overflow_hint(self) -> str:
+    def room_hint(self) -> str:
+        """What helps whoever needs more context than there is."""
         wanted = self.settings.ctx_size
         if wanted and wanted < self.train_context:
             return f"this model was trained for {self.train_context:,}: try a larger -c, or shorten the input"
@@ -263,16 +248,8 @@ class LlamaEngine:
     ) -> Iterator[Piece]:
         started = time.perf_counter()
         self._told = []
-        cached = compute.keep(tokens)
-        if self.prefixes is not None:
-            cached = self.prefixes.restore(compute, tokens, cached)
-        began = time.perf_counter()
-        complete = compute.read(tokens[cached:])
-        compute.wait()
+        cached, complete = self._read_prompt(compute, tokens)
         read = time.perf_counter()
-        self._read_tokens += len(tokens) - cached
-        self._read_seconds += read - began
-        produced = 0
         tail = ""
         finish: Finish = "cancel"
         if complete:
@@ -281,75 +258,40 @@ class LlamaEngine:
             writer = Writer(self.vocab, sampling.stop, visible)
             plain = sampling.logprobs is not None or self.pictures is not None
             drafted = self.drafts.steps(compute, tokens) if self.drafts and not plain else None
-            pieces = self._pieces(compute, sampler, sampling.predict, writer, drafted)
-            for piece in pieces if sampling.logprobs is None else self._likely(compute, pieces, sampling.logprobs):
-                produced += 1
+            answer = Generation(self._lib, self.vocab, compute, sampler, writer, self.context_size)
+            for piece in answer.pieces(sampling, drafted):
                 self._told.append(piece.token or 0)
                 yield piece
             tail, finish = writer.finish(), writer.ended
         usage = Usage(
             prompt=len(tokens),
             cached=cached,
-            completion=produced,
+            completion=len(self._told),
             prompt_seconds=read - started,
-            completion_seconds=time.perf_counter() - read if produced else 0.0,
+            completion_seconds=time.perf_counter() - read if self._told else 0.0,
         )
         yield Piece(text=tail, finish=finish, usage=usage)
 
-    def _likely(self, compute: Evaluator, pieces: Iterator[Piece], best: int) -> Iterator[Piece]:
-        """The pieces with the likelihood of their tokens, read before the next token is evaluated."""
-        from llamacli.runtime.probabilities import Likelihoods
+    def _read_prompt(self, compute: Evaluator, tokens: list[int]) -> tuple[int, bool]:
+        """How many tokens were known already, and whether the rest was read to its end."""
+        cached = compute.keep(tokens)
+        if self.prefixes is not None:
+            cached = self.prefixes.restore(compute, tokens, cached)
+        began = time.perf_counter()
+        self._watch(compute, cached, len(tokens))
+        complete = compute.read(tokens[cached:])
+        compute.wait()
+        self._read_tokens += len(tokens) - cached
+        self._read_seconds += time.perf_counter() - began
+        return cached, complete
 
-        likelihoods = Likelihoods(self._lib, self.vocab.size, best)
-        for piece in pieces:
-            assert piece.token is not None
-            likelihood = likelihoods.of(compute.context, piece.token)
-            yield replace(piece, probability=math.exp(likelihood.log_probability), likelihood=likelihood)
-
-    def _pieces(
-        self, compute: Evaluator, sampler: Sampler, predict: int, writer: Writer, drafted: DraftedSteps | None
-    ) -> Iterator[Piece]:
-        """The loop that speed depends on: sample, show, evaluate."""
-        sample, chain, context = self._lib.llama_sampler_sample, sampler.chain, compute.context
-        step = compute.step_placed if self.pictures else compute.step
-        advance: Callable[[int], int] = drafted.advance if drafted else step
-        advance = compute.pace.of(advance) if compute.pace.resting else advance
-        steps, row = drafted or compute, -1
-        grammar = sampler.grammar
-        limit = predict if predict >= 0 else sys.maxsize
-        count = 0
-        try:
-            while True:
-                if compute.stopping:
-                    writer.ended = "cancel"
-                    return
-                if count >= limit:
-                    writer.ended = "length"
-                    return
-                token = sample(chain, context, row)
-                if grammar is not None and not grammar.accept(token):
-                    writer.ended = "grammar"
-                    return
-                text = writer.write(token)
-                if text is END:
-                    writer.ended = "stop"
-                    return
-                count += 1
-                yield Piece(text, token=token)
-                if writer.stopped:
-                    writer.ended = "stop"
-                    return
-                if count < limit and not compute.stopping:
-                    if steps.full:
-                        if compute.size >= self.context_size:
-                            writer.ended = "length"
-                            return
-                        compute.grow(compute.size + 1, self.context_size)
-                        context = compute.context
-                    row = advance(token)
-        finally:
-            if drafted is not None:
-                drafted.drop()
+    def _watch(self, compute: Evaluator, known: int, total: int) -> None:
+        """Let whoever waits know how far the reading of a prompt is."""
+        compute.on_read = None
+        if self.on_reading is not None:
+            told = self.on_reading
+            told(0, total - known)
+            compute.on_read = lambda cells: told(cells - known, total - known)
 
     def logits_after(self, tokens: Sequence[int]) -> list[float]:
         """The logits of whatever may follow `tokens`, one for each token of the vocabulary.
@@ -359,31 +301,18 @@ class LlamaEngine:
         compute = self._compute
         compute.stopping = False
         self._make_room(list(tokens), Sampling(predict=0))
-        if not compute.read(list(tokens)[compute.keep(tokens) :]):
+        known = compute.keep(tokens)
+        self._watch(compute, known, len(tokens))
+        if not compute.read(list(tokens)[known:]):
             raise Interrupted("stopped while the prompt was read")
         compute.check_logits(self.vocab.size)
         return list(self._lib.llama_get_logits_ith(compute.context, -1)[: self.vocab.size])
 
     def shares_of_last(self) -> list[float]:
         """The probability of each token of the last answer, evaluated again; nothing where that cannot be done."""
-        from llamacli.runtime.probabilities import Likelihoods
+        from llamacli.runtime.probabilities import shares_of
 
-        compute, told = self._compute, self._told
-        for evaluated in (len(told), len(told) - 1):  # perhaps nothing followed the last token
-            start = len(compute.cells) - evaluated - 1
-            if told and start >= 0 and compute.cells[start + 1 :] == told[:evaluated]:
-                break
-        else:
-            return []
-        steps = [compute.cells[start], *told[:-1]]
-        if not compute.cut(start):
-            return []
-        likelihoods, out = Likelihoods(self._lib, self.vocab.size, 0), []
-        for place in range(0, len(steps), ROWS):
-            compute.step_all(steps[place : place + ROWS])
-            for row, token in enumerate(told[place : place + ROWS]):
-                out.append(math.exp(likelihoods.of(compute.context, token, row).log_probability))
-        return out
+        return shares_of(self._lib, self._compute, self.vocab.size, self._told)
 
     def stop(self) -> None:
         """End a running `generate` soon. May be called from a signal handler or another thread."""
@@ -431,73 +360,6 @@ class LlamaEngine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def check_adapter(path: Path) -> None:
-    """Raise CorruptFile if `path` is no sound GGUF with a LoRA adapter."""
-    gguf = read_gguf(path)
-    if gguf.get("general.type") != "adapter":
-        raise CorruptFile(f"{path} is no LoRA adapter", "an adapter in GGUF says general.type = adapter")
-
-
-def load_weights(library: Any, gguf: GGUF, settings: EngineSettings, progress: OnLoading | None) -> Any:
-    """The C pointer of the loaded model. Raises what `open_engine` does."""
-    watch = _Watch(progress)
-    parameters = model_parameters()
-    place_weights(parameters, settings)
-    if not settings.mmap:
-        parameters.load_mode = library.LLAMA_LOAD_MODE_NONE
-    callback = library.llama_progress_callback(watch)
-    parameters.progress_callback = callback
-    copied, model = CopiedWeights(), None
-    keep_little()
-    try:
-        with Held() as watch.held, bindings.listening(copied.hear):
-            model = library.llama_model_load_from_file(file_name(gguf.path), parameters)
-        if watch.fault is not None:
-            raise watch.fault
-    except BaseException:
-        if model:
-            library.llama_model_free(model)
-        raise
-    if not model:
-        raise _load_failure(gguf.path)
-    copied.let_go(gguf)
-    return model
-
-
-def _load_failure(path: Path) -> Exception:
-    said = bindings.failure_hint()
-    low = said.lower()
-    if not path.exists():
-        return NotFound(f"no such file: {path}")
-    if "unknown model architecture" in low or "unknown pre-tokenizer" in low:
-        return Unsupported(f"the engine does not know this kind of model: {path.name}", said)
-    if "alloc" in low or "out of memory" in low:
-        return DoesNotFit(f"not enough memory to load {path.name}", said)
-    return EngineError(f"the engine cannot load {path.name}", said)
-
-
-class _Watch:
-    """The progress callback of a load: called from C, so an exception is kept for later and ends the load."""
-
-    def __init__(self, progress: OnLoading | None) -> None:
-        self._progress = progress
-        self.held = Held()
-        self.fault: BaseException | None = None
-
-    def __call__(self, fraction: float, data: object) -> bool:
-        try:
-            if self._progress is not None:
-                self._progress(fraction)
-        except BaseException as error:
-            self.fault = error
-        return self.fault is None and not self.held
-
-
-def file_name(path: Path) -> bytes:
-    """A path as the engine takes it."""
-    return str(path).encode() if os.name == "nt" else os.fsencode(path)
 
 
 def _plain_metadata(gguf: GGUF) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 from llamacli.errors import DoesNotFit, EngineError
 from llamacli.runtime import bindings
 from llamacli.runtime.backends import device_pointers
-from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, whole_cells
+from llamacli.runtime.engine_context import CACHE_TYPES, FLASH_ATTENTION, whole_cells
 from llamacli.runtime.threadpool import ThreadPool
 from llamacli.runtime.tiles import model_parameters
 

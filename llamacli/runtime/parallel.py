@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from llamacli.errors import ContextOverflow, LlamacliError
 from llamacli.runtime import bindings
-from llamacli.runtime.context_limit import RESERVE, kv_bytes_per_token
-from llamacli.runtime.evaluator import Evaluator, Stopped, common_length, last_alone, whole_cells
+from llamacli.runtime.engine_context import whole_cells
+from llamacli.runtime.evaluator import Evaluator, Stopped, common_length
+from llamacli.runtime.jobs import Job, Larger, Outcome, Slot, cells_for
 from llamacli.runtime.llama import LlamaEngine
-from llamacli.runtime.memory import memory
-from llamacli.runtime.messages import Finish, Sampling
+from llamacli.runtime.messages import Finish
+from llamacli.runtime.prompt_cuts import last_alone, until_cut
 from llamacli.runtime.sampler import Sampler
+from llamacli.runtime.sequences import sequences_that_fit
 from llamacli.runtime.vocab import END
 from llamacli.runtime.writer import Writer
 
@@ -27,45 +28,6 @@ WORTH_COPYING = 16
 
 FEW, LARGE = 4, 32_000
 """Answers, and tokens of a vocabulary, from which on several threads choose the next tokens."""
-
-OPEN_ANSWER = 512
-"""Tokens for which room is made at first where an answer has no limit."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One prompt; `number` comes back with its outcome."""
-
-    number: int
-    tokens: Sequence[int]
-    sampling: Sampling
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a job: its text, or an error. `cached` prompt tokens were not read for this job."""
-
-    number: int
-    text: str = ""
-    finish: Finish = "cancel"
-    tokens: tuple[int, ...] = ()
-    cached: int = 0
-    error: LlamacliError | None = None
-
-
-@dataclass
-class _Slot:
-    """A sequence of the context and the job that it is at."""
-
-    sequence: int
-    cells: list[int] = field(default_factory=list)
-    job: Job | None = None
-    sampler: Sampler | None = None
-    writer: Writer | None = None
-    texts: list[str] = field(default_factory=list)
-    told: list[int] = field(default_factory=list)
-    cached: int = 0
-    unread: list[int] = field(default_factory=list)
 
 
 class Parallel:
@@ -77,7 +39,7 @@ class Parallel:
         self._engine, self._visible, self._exact = engine, visible, exact
         self._lib = bindings.load()
         self._wanted = slots
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._evaluator: Evaluator | None = None
         self._batch: Any = None
         self._waiting: list[Job] = []
@@ -119,9 +81,9 @@ class Parallel:
             outcomes += self._begin(slot, job)
         return outcomes, False
 
-    def _place(self, job: Job) -> _Slot | None:
+    def _place(self, job: Job) -> Slot | None:
         """An idle slot with room for the job; None, and the job waits, if there is none now."""
-        need = self._need(job)
+        need = min(cells_for(job), self._engine.context_size)
         idle = [slot for slot in self._slots if slot.job is None]
         if self._evaluator is None or need > self._evaluator.size:
             if len(idle) < len(self._slots):
@@ -134,34 +96,26 @@ class Parallel:
             return None
         return max(idle, key=lambda slot: common_length(slot.cells, job.tokens))
 
-    def _need(self, job: Job) -> int:
-        """Cells for a job, never more than the context may have."""
-        predict = job.sampling.predict
-        answer = predict if predict >= 0 else OPEN_ANSWER
-        return min(max(len(job.tokens) + answer, job_room(job)), self._engine.context_size)
-
     def _open(self, need: int) -> None:
         """A context with `need` cells for each of as many sequences as memory has room for."""
         self.close()
         cells = whole_cells(need)
-        each = max(1.0, kv_bytes_per_token(self._engine.gguf, self._engine.settings)) * cells
-        free = memory().available
-        fits = int((free - RESERVE) / each) if free else self._wanted
-        count = max(1, min(self._wanted, fits))
+        count = sequences_that_fit(self._engine, self._wanted, cells)
         self._evaluator = self._engine.contexts(count)
         self._evaluator.grow(cells, whole_cells(self._engine.context_size))
-        self._slots = [_Slot(sequence) for sequence in range(count)]
+        self._slots = [Slot(sequence) for sequence in range(count)]
         size = max(self._lib.llama_n_batch(self._evaluator.context), count)
         self._batch = self._lib.llama_batch_init(size, 0, 1)
 
     # -- one job -----------------------------------------------------------------------------------------------
 
-    def _begin(self, slot: _Slot, job: Job) -> list[Outcome]:
+    def _begin(self, slot: Slot, job: Job) -> list[Outcome]:
         """Read the prompt and choose the first token."""
         engine = self._engine
         if len(job.tokens) >= engine.context_size:
             error = ContextOverflow(
-                f"the input is {len(job.tokens):,} tokens; the context holds {engine.context_size:,}"
+                f"the input is {len(job.tokens):,} tokens; the context holds {engine.context_size:,}",
+                engine.room_hint(),
             )
             return [Outcome(job.number, error=error)]
         try:
@@ -183,7 +137,7 @@ class Parallel:
             self._checked = True
         return list(self._choose([(slot, -1)]))
 
-    def _keep(self, slot: _Slot, tokens: Sequence[int]) -> None:
+    def _keep(self, slot: Slot, tokens: Sequence[int]) -> None:
         """Cut the slot's cells back to what they share with `tokens`, or take over another's that share more."""
         memory_ = self._lib.llama_get_memory(self._compute.context)
         own, donor = self._shared(slot, tokens), slot
@@ -200,17 +154,16 @@ class Parallel:
             own = 0
         del slot.cells[own:]
 
-    def _shared(self, slot: _Slot, tokens: Sequence[int]) -> int:
+    def _shared(self, slot: Slot, tokens: Sequence[int]) -> int:
         shared = min(common_length(slot.cells, tokens), len(tokens) - 1)
         return shared // self._compute.step_size * self._compute.step_size if self._exact else shared
 
-    def _read(self, slot: _Slot, tokens: Sequence[int]) -> None:
+    def _read(self, slot: Slot, tokens: Sequence[int]) -> None:
         """Evaluate a stretch of prompt, in steps that end at the same places as when it is alone."""
-        step, done = self._compute.step_size, 0
-        most = max(self._lib.llama_n_batch(self._compute.context) // step, 1) * step
+        step, done, batch = self._compute.step_size, 0, self._lib.llama_n_batch(self._compute.context)
         while done < len(tokens):
             at = len(slot.cells)
-            count = min((step if at % step else most) - at % step, len(tokens) - done)
+            count = min(until_cut(at, step, batch), len(tokens) - done)
             if self._exact and done + count == len(tokens) and count > 1 and last_alone(at + count):
                 count -= 1
             for index, token in enumerate(tokens[done : done + count]):
@@ -224,7 +177,7 @@ class Parallel:
         waiting = [slot for slot in self._slots if slot.unread]
         most = self._lib.llama_n_batch(self._compute.context) if waiting else 0
         while waiting:
-            together: list[_Slot] = []
+            together: list[Slot] = []
             while waiting and sum(len(slot.unread) for slot in (*together, waiting[0])) <= most:
                 together.append(waiting.pop(0))
             index, rows = 0, []
@@ -239,7 +192,7 @@ class Parallel:
                 slot.cells, slot.unread = slot.cells + slot.unread, []
             yield from self._choose(rows)
 
-    def _step(self, active: list[_Slot]) -> Iterator[Outcome]:
+    def _step(self, active: list[Slot]) -> Iterator[Outcome]:
         """One more token for every job."""
         for index, slot in enumerate(active):
             self._put(index, slot.told[-1], len(slot.cells), slot.sequence, last=True)
@@ -248,7 +201,7 @@ class Parallel:
             slot.cells.append(slot.told[-1])
         yield from self._choose([(slot, index) for index, slot in enumerate(active)])
 
-    def _choose(self, rows: list[tuple[_Slot, int]]) -> Iterator[Outcome]:
+    def _choose(self, rows: list[tuple[Slot, int]]) -> Iterator[Outcome]:
         """Sample for each job from the logits of its row of the last batch; outcomes of answers that are over."""
         asked = [(slot, row) for slot, row in rows if slot.job and slot.job.sampling.predict != 0]
         for slot in [slot for slot, _ in rows if slot.job and slot.job.sampling.predict == 0]:
@@ -256,11 +209,11 @@ class Parallel:
         for (slot, _), token in zip(asked, self._sampled(asked), strict=True):
             yield from self._take(slot, token)
 
-    def _sampled(self, rows: list[tuple[_Slot, int]]) -> list[int]:
+    def _sampled(self, rows: list[tuple[Slot, int]]) -> list[int]:
         """A token for each; several at a time where there are many, for a large vocabulary takes half a millisecond."""
         context = self._compute.context
 
-        def sample(pair: tuple[_Slot, int]) -> int:
+        def sample(pair: tuple[Slot, int]) -> int:
             slot, row = pair
             assert slot.sampler is not None
             return int(self._lib.llama_sampler_sample(slot.sampler.chain, context, row))
@@ -272,7 +225,7 @@ class Parallel:
             self._samplers = ThreadPoolExecutor(max(self._engine.threads))
         return list(self._samplers.map(sample, rows))
 
-    def _take(self, slot: _Slot, token: int) -> list[Outcome]:
+    def _take(self, slot: Slot, token: int) -> list[Outcome]:
         """Write a token down; the outcome if the answer is over."""
         job, sampler, writer = slot.job, slot.sampler, slot.writer
         assert job is not None and sampler is not None and writer is not None
@@ -292,22 +245,22 @@ class Parallel:
             return self._full(slot, job)
         return []
 
-    def _full(self, slot: _Slot, job: Job) -> list[Outcome]:
+    def _full(self, slot: Slot, job: Job) -> list[Outcome]:
         """No cell is left: begin anew where there are more, unless there are none anywhere."""
         if self._compute.size >= self._engine.context_size:
             return self._end(slot, "length")
         self._release(slot)
-        self._waiting.append(_Larger(job.number, job.tokens, job.sampling, 2 * self._compute.size))
+        self._waiting.append(Larger(job.number, job.tokens, job.sampling, 2 * self._compute.size))
         return []
 
-    def _end(self, slot: _Slot, finish: Finish) -> list[Outcome]:
+    def _end(self, slot: Slot, finish: Finish) -> list[Outcome]:
         assert slot.job is not None and slot.writer is not None
         text = "".join(slot.texts) + slot.writer.finish()
         outcome = Outcome(slot.job.number, text, finish, tuple(slot.told), slot.cached)
         self._release(slot)
         return [outcome]
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: Slot) -> None:
         if slot.sampler is not None:
             slot.sampler.free()
         slot.job = slot.sampler = slot.writer = None
@@ -355,15 +308,3 @@ class Parallel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class _Larger(Job):
-    """A job that needs `room` cells: it has filled half of them."""
-
-    room: int = 0
-
-
-def job_room(job: Job) -> int:
-    """Cells that a job is known to need."""
-    return job.room if isinstance(job, _Larger) else 0

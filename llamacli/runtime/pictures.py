@@ -20,9 +20,9 @@ from llamacli.errors import EngineError, Unsupported, UsageError
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import FLASH_ATTENTION
+from llamacli.runtime.engine_context import FLASH_ATTENTION
 from llamacli.runtime.known_text import known_text
-from llamacli.runtime.llama import file_name
+from llamacli.runtime.load import file_name
 from llamacli.runtime.messages import Prompt, Span
 from llamacli.runtime.picture_file import check_picture
 from llamacli.runtime.projector_check import check_projector

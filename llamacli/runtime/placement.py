@@ -81,6 +81,11 @@ class Placement:
         return self.layers >= self.all_layers and not self.experts
 
     @property
+    def cache_share(self) -> float:
+        """The part of the KV cache that is on GPUs: that of the layers there."""
+        return max(0, min(self.layers, self.all_layers) - 1) / max(1, self.all_layers - 1)
+
+    @property
     def text(self) -> str:
         """For people."""
         experts = f", the experts of {self.experts} layers in main memory" if self.experts else ""

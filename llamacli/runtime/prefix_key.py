@@ -8,7 +8,8 @@ from pathlib import Path
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import LONG_PROMPT, Evaluator
+from llamacli.runtime.evaluator import Evaluator
+from llamacli.runtime.prompt_cuts import LONG_PROMPT
 
 _BLOCK = 1 << 20
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from llamacli.runtime.engine_context import ROWS
+
+if TYPE_CHECKING:
+    from llamacli.runtime.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,22 @@ class Likelihoods:
             order = top[np.argsort(-logits[top], kind="stable")]
             best = tuple((int(index), float(logits[index]) - total) for index in order)
         return TokenLikelihood(float(logits[token]) - total, best)
+
+
+def shares_of(library: Any, compute: Evaluator, vocabulary_size: int, told: Sequence[int]) -> list[float]:
+    """The probability of each token of an answer that stands at the end of the cache; nothing where it does not."""
+    for evaluated in (len(told), len(told) - 1):  # perhaps nothing followed the last token
+        start = len(compute.cells) - evaluated - 1
+        if told and start >= 0 and compute.cells[start + 1 :] == told[:evaluated]:
+            break
+    else:
+        return []
+    steps = [compute.cells[start], *told[:-1]]
+    if not compute.cut(start):
+        return []
+    likelihoods, out = Likelihoods(library, vocabulary_size, 0), []
+    for place in range(0, len(steps), ROWS):
+        compute.step_all(steps[place : place + ROWS])
+        for row, token in enumerate(told[place : place + ROWS]):
+            out.append(math.exp(likelihoods.of(compute.context, token, row).log_probability))
+    return out

@@ -21,7 +21,8 @@ from typing import Any
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import ROWS, Evaluator
+from llamacli.runtime.engine_context import ROWS
+from llamacli.runtime.evaluator import Evaluator
 
 SIZES = (2, 4, ROWS)
 """Tokens in a batch: the one that was chosen and a draft behind it."""

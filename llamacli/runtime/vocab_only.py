@@ -10,7 +10,7 @@ from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import read_gguf
 from llamacli.runtime import bindings
 from llamacli.runtime.known_text import known_text
-from llamacli.runtime.llama import file_name
+from llamacli.runtime.load import file_name
 from llamacli.runtime.messages import Span
 from llamacli.runtime.text_mends import TextMends
 from llamacli.runtime.vocab import Vocab

@@ -12,7 +12,7 @@ from typing import Any
 
 from llamacli.errors import DoesNotFit, EngineError
 from llamacli.runtime import bindings
-from llamacli.runtime.evaluator import CACHE_TYPES, FLASH_ATTENTION, apply_adapters, whole_cells
+from llamacli.runtime.engine_context import CACHE_TYPES, FLASH_ATTENTION, apply_adapters, whole_cells
 from llamacli.runtime.graph import GraphWatch, Observer
 from llamacli.runtime.interrupts import Held
 from llamacli.runtime.llama import LlamaEngine

@@ -80,6 +80,20 @@ def test_1_on_a_terminal_the_answer_is_text_too(chat: str, tmp_path: Path) -> No
         assert terminal.text == HELLO
 
 
+def test_reading_a_long_prompt_is_told_and_leaves_no_trace(chat: str, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("Once upon a time there was a cat. " * 40)
+    flags = ["-t", "1", "--temp", "0", "--cache", "off", "-n", "4"]
+    with Terminal("run", *flags, "--allow-truncated", "-f", "long.txt", "-m", chat, "Who?", home=tmp_path) as terminal:
+        assert terminal.end() == 0
+        assert b" tokens 0 %" in terminal.raw and b"reading " in terminal.raw
+        assert terminal.text and "reading" not in terminal.text
+    with Terminal("chat", *flags, "-f", "long.txt", "-m", chat, home=tmp_path, columns=40) as terminal:
+        terminal.wait("Ctrl-D to leave.")
+        terminal.keys("Who?", ENTER)
+        terminal.wait("[cut after")
+        assert b" tokens 0 %" in terminal.raw and "reading" not in terminal.text
+
+
 def test_2_head_ends_an_endless_answer_quietly(shell: Shell, stories: str) -> None:
     endless = f"llamacli run -t 1 --temp 0 --ignore-eos -c 100000 -m {stories} --raw Once"
     done = shell(f'{endless} | head -1; echo "${{PIPESTATUS[0]}}"')

@@ -17,10 +17,11 @@ from llamacli.cli.context import Context
 from llamacli.cli.rows import Row, filled, rows_from
 from llamacli.errors import UsageError
 from llamacli.runtime.engine import EngineSettings
-from llamacli.runtime.evaluator import LONG_PROMPT
+from llamacli.runtime.jobs import Job
 from llamacli.runtime.llama import open_engine
 from llamacli.runtime.messages import Sampling, Span
-from llamacli.runtime.parallel import Job, Parallel
+from llamacli.runtime.parallel import Parallel
+from llamacli.runtime.prompt_cuts import LONG_PROMPT
 
 WORDS = ("Tom", "Lily", "a cat", "the dog", "a bird", "two balls", "the park", "happy", "sad", "little", "and")
 

@@ -266,3 +266,19 @@ def test_ctrl_c_stops_the_reading_of_a_long_prompt(environment: dict[str, str], 
 def test_a_time_limit_ends_with_124_and_keeps_the_text(run: Run, stories: str) -> None:
     done = run("-m", stories, "--ignore-eos", "-c", "100000", "--timeout", "2s", "-p", "")
     assert done.returncode == 124 and done.stdout.endswith(b"\n") and b"--timeout" in done.stderr
+
+
+def test_an_empty_pipe_is_no_prompt(run: Run, chat: str) -> None:
+    nothing = run(chat, stdin=b"\n")
+    assert (nothing.returncode, nothing.stdout) == (2, b"")
+    assert b"standard input is empty" in nothing.stderr
+    assert run(chat, "-sys", "Tell a story.", "-n", "2", "--allow-truncated", stdin=b"").returncode == 0
+
+
+def test_a_full_context_says_what_helps(run: Run, chat: str) -> None:
+    """A larger -c only where the model was trained for it."""
+    flags = ["--ignore-eos", "-n", "-1", "--temp", "0", "Tell me a story"]
+    smaller, whole = run(chat, *flags, "-c", "256"), run(chat, *flags)
+    assert (smaller.returncode, whole.returncode) == (4, 4)
+    assert b"a larger -c" in smaller.stderr and b"a larger -c" not in whole.stderr
+    assert b"all this model was trained for" in whole.stderr

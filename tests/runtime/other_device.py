@@ -16,10 +16,13 @@ from typing import Any
 
 from llamacli.formats.gguf_reader import read_gguf
 from llamacli.runtime import bindings
+from llamacli.runtime.context_limit import RESERVE, kv_bytes_per_token
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.llama import open_engine
+from llamacli.runtime.memory import memory
 from llamacli.runtime.messages import Sampling, Span
-from llamacli.runtime.placement import choose, gpu_compute
+from llamacli.runtime.placement import choose, gpu_compute, room_on_gpus
+from llamacli.runtime.sequences import sequences_that_fit
 
 
 def library() -> ctypes.CDLL | None:
@@ -48,15 +51,26 @@ def use(endpoint: str, model: Path) -> None:
     register(add(endpoint.encode()))
     for line in sys.stdin:
         asked = ast.literal_eval(line)
-        room = asked.pop("room", None)
+        room, cells = asked.pop("room", None), asked.pop("cells", None)
         settings = EngineSettings(threads=1, devices=("RPC0",), **asked)
-        print(json.dumps(written(model, settings) if room is None else planned(model, settings, room)), flush=True)
+        if cells is not None:
+            print(json.dumps(counted(model, settings, cells)), flush=True)
+        else:
+            print(json.dumps(written(model, settings) if room is None else planned(model, settings, room)), flush=True)
 
 
 def planned(model: Path, settings: EngineSettings, room: int) -> dict[str, Any]:
     """What would go where on a device with `room` bytes."""
     gguf = read_gguf(model)
     return asdict(choose(gguf, settings, (room,), lambda chosen: gpu_compute(model, chosen)))
+
+
+def counted(model: Path, settings: EngineSettings, cells: int) -> dict[str, Any]:
+    """How many sequences of so many cells fit, and into what."""
+    with open_engine(model, settings) as engine:
+        each = cells * kv_bytes_per_token(engine.gguf, engine.settings)
+        room = {"there": sum(room_on_gpus(settings.devices)), "here": memory().available - RESERVE}
+        return {"fits": sequences_that_fit(engine, 1 << 40, cells), "each": each, **room}
 
 
 def written(model: Path, settings: EngineSettings) -> dict[str, Any]:

@@ -202,6 +202,20 @@ def test_an_exception_while_a_prompt_is_read_comes_out_where_it_belongs(engine: 
     assert told(engine.generate(ids(engine, ""), GREEDY))[0].startswith(" Once")
 
 
+def test_whoever_watches_the_reading_changes_nothing(converted: Callable[..., Path]) -> None:
+    tokens = [1, *(300 + 7 * n % 200 for n in range(399))]
+    with open_engine(converted("stories260K-hf", "Q8_0"), replace(ONE, ubatch=64)) as watched:
+        unseen = watched.logits_after(tokens)
+        watched.forget()
+        read: list[tuple[int, int]] = []
+        watched.on_reading = lambda done, total: read.append((done, total))
+        assert watched.logits_after(tokens) == unseen
+        assert read == [(done, 400) for done in (0, 64, 128, 192, 256, 320, 384, 399, 400)]
+        read.clear()
+        assert watched.logits_after(tokens) == unseen
+        assert read == [(0, 1), (1, 1)]
+
+
 def test_closing_twice_and_using_a_closed_engine_is_harmless(converted: Callable[..., Path]) -> None:
     engine = open_engine(converted("stories260K-hf", "F32"), ONE)
     engine.close()

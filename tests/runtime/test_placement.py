@@ -149,3 +149,10 @@ def test_the_engine_is_asked_what_it_computes_in(elsewhere: Callable[..., dict[s
     tight, roomy = elsewhere(room=Weights.of(read_gguf(experts)).on_gpu(3, 0)), elsewhere(room=100_000_000)
     assert (roomy["layers"], roomy["experts"]) == (3, 0)
     assert (tight["layers"], -tight["experts"]) < (3, 0)
+
+
+def test_sequences_are_counted_where_their_cache_will_lie(elsewhere: Callable[..., dict[str, Any]]) -> None:
+    whole, half, none = (elsewhere(cells=1024, gpu_layers=layers) for layers in (3, 2, 0))
+    assert whole["fits"] == whole["there"] // whole["each"]
+    assert half["fits"] == pytest.approx(min(half["there"], half["here"]) / (half["each"] / 2), rel=0.05)
+    assert none["fits"] == pytest.approx(none["here"] / none["each"], rel=0.05)

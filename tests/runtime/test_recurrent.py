@@ -51,5 +51,5 @@ def test_what_is_remembered_is_no_second_cache(model: Path) -> None:
         engine.logits_after([20 + n % 200 for n in range(1000)])
         compute = engine._compute
         kept = compute._kept
-        assert kept is not None and len(kept[0]) == 896
-        assert len(kept[1]) < compute.state_bytes() / 2
+        assert len(kept.cells) == 896
+        assert len(kept._state) < compute.state_bytes() / 2

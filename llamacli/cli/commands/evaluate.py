@@ -163,7 +163,7 @@ class _Evaluation:
 
         files = [engine.path.stat() for engine in ([base] if base else []) + list(engines.values())]
         facts = (list(engines), [(file.st_size, file.st_mtime_ns) for file in files], bool(base), cut)
-        return hashlib.sha256(repr((facts, self._settings, engine_info())).encode()).hexdigest()
+        return hashlib.sha256(repr((facts, self._settings, engine_info().identity)).encode()).hexdigest()
 
 
 def _measured(name: str, engine: LlamaEngine, quality: Quality) -> Measured:

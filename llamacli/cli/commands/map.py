@@ -20,9 +20,10 @@ from llamacli.errors import CannotWrite, EngineError, LlamacliError, NotFound, S
 
 if TYPE_CHECKING:
     from llamacli.runtime.constrain import Constraint
+    from llamacli.runtime.jobs import Job, Outcome
     from llamacli.runtime.llama import LlamaEngine
     from llamacli.runtime.messages import Prompt, Sampling
-    from llamacli.runtime.parallel import Job, Outcome, Parallel
+    from llamacli.runtime.parallel import Parallel
     from llamacli.runtime.template import ChatTemplate
 
 EXTRA_OPTIONS = (add_engine_options, add_answer_form)
@@ -155,9 +156,9 @@ class Mapping:
         if self.stopped:
             raise typer.Exit(130)
         if self.cut and asked.held is None:
-            console.status(
-                f"{self.cut} of {self.count} answers stopped at the limit of {asked.sampling.predict} tokens"
-            )
+            limit, size = asked.sampling.predict, self.engine.context_size
+            where = f"at the limit of {limit} tokens" if limit >= 0 else f"in a full context of {size:,} tokens"
+            console.status(f"{self.cut} of {self.count} answers stopped {where}")
         if self.failed and not keep_going:
             raise EngineError(f"{self.failed} of {self.count} rows failed", "--keep-going makes this no failure")
         if matching and not self.matched:
@@ -222,7 +223,7 @@ class Mapping:
 
     def _jobs(self, rows: Iterator[Row], waiting: dict[int, Row], ready: dict[int, Answer]) -> Iterator[Job]:
         """Rows as jobs; one that cannot be asked is answered with its fault at once."""
-        from llamacli.runtime.parallel import Job
+        from llamacli.runtime.jobs import Job
 
         for row in rows:
             if self.stopped:

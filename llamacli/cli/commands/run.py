@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ import typer
 from llamacli.cli.answer_form import add_answer_form, answer_form, constraint, tools_in
 from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
+from llamacli.cli.deadline import Deadline, seconds
 from llamacli.cli.engine_options import add_engine_options, engine_settings, given_engine_options, sampling
-from llamacli.cli.one_answer import Deadline, Question, Run, Shown, Work
+from llamacli.cli.one_answer import Question, Run, Shown, Work
 from llamacli.cli.prompt_cache import add_cache_option, prompt_cache
 from llamacli.cli.question_source import Input, add_question_source, last_conversation, question_source
 from llamacli.errors import DoesNotFit, NotFound, UsageError
@@ -91,6 +91,9 @@ def run_command(
     text = prompt_text(here, asked, files, exact=raw)
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")
+    other = asked or files or source.template is not None or source.images or prefill or system or system_file
+    if not (text or other or raw):
+        raise UsageError("no prompt: standard input is empty", "say something after the model, or pipe it in")
     given = Input.of(asked, text or "", source)
     _refuse_vain_flags(context, form.jsonl, raw=raw, special=special, continued=source.continued)
     settings = engine_settings(context, here.env)
@@ -133,16 +136,6 @@ def _refuse_vain_flags(context: typer.Context, jsonl: bool, *, raw: bool, specia
         raise UsageError("--special goes with --raw: with a chat template no text of yours is read as control tokens")
     if continued and raw:
         raise UsageError("--raw does not go with -C: a conversation needs a chat template")
-
-
-def seconds(text: str) -> float:
-    """A duration: 90, 60s, 1.5m, 2h; nothing is 0. Raises UsageError."""
-    if not text:
-        return 0.0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", text.strip())
-    if found is None or float(found[1]) <= 0:
-        raise UsageError(f"--timeout {text}: a duration such as 90, 60s, 2m or 1h")
-    return float(found[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _opened(here: Context, name: str | None, settings: Any, deadline: Deadline) -> LlamaEngine:

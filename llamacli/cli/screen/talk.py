@@ -14,6 +14,7 @@ from llamacli.cli.screen.interrupt import stop_on_interrupt
 from llamacli.cli.screen.look import Look
 from llamacli.cli.screen.model import ChatModel
 from llamacli.cli.screen.reader import Reader
+from llamacli.cli.screen.reading import ReadingLine
 from llamacli.cli.screen.room import make_room
 from llamacli.cli.screen.sanitize import sanitize
 from llamacli.cli.screen.slash.table import parse
@@ -177,7 +178,14 @@ class Talk:
         return unseen(self.chat, self.hidden)
 
     def _generate(self, sampling: Sampling) -> Answer:
-        return LiveAnswer(self.console, self.look).show(self.silently(self.seen(), sampling))
+        reading = ReadingLine(self.console) if self.look.redraw and not self.console.quiet else None
+        self.model.engine.on_reading = reading
+        try:
+            return LiveAnswer(self.console, self.look).show(self.silently(self.seen(), sampling))
+        finally:
+            self.model.engine.on_reading = None
+            if reading is not None:
+                reading.end()
 
     def silently(self, messages: list[Message], sampling: Sampling) -> Iterator[Piece]:
         """The pieces of an answer, which Ctrl-C ends; nothing is shown or kept."""
