@@ -19,6 +19,8 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 _NORMAL, _USER_DEFINED, _UNUSED, _BYTE = 1, 4, 5, 6
 
+MOST_SOUGHT = 1000
+"""Pieces that a text is searched for; where there are more, no text is left to the engine."""
 _NEVER = -1e30
 """The converter gives a lower score to pieces that no merge makes."""
 _PADDING = re.compile(r"\[PAD\d+\]_*")
@@ -124,6 +126,8 @@ class PiecePairs:
     def _stray(self) -> re.Pattern[str] | None:
         """Pieces that no merge makes; one that begins with a space may stand at the beginning of a text."""
         texts = [text.lstrip(SPACE).replace(SPACE, " ") for _, text, score, _ in self._columns if score <= _NEVER]
+        if len(texts) > MOST_SOUGHT:
+            return re.compile("")
         return any_of(texts) if texts else None
 
     @cached_property
