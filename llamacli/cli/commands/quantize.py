@@ -109,6 +109,7 @@ def quantize_command(
     llamacli quantize ./my-finetune                       to my-finetune-Q4_K_M.gguf
     llamacli quantize ./my-finetune -q Q4_K_M,Q8_0        both in one reading
     llamacli quantize ./my-finetune -q Q6_K --dry-run     types and exact bytes, nothing written
+    llamacli quantize ./my-finetune --calibrate notes.txt --search thorough   slower, nearer to the original
     llamacli quantize meta-llama/Llama-3.2-1B             from the Hub; its 16-bit weights never touch the disk
     llamacli quantize ./base --lora ./adapter:0.8         with an adapter merged into it
     llamacli quantize ./adapter --base ./base             the adapter alone, for run --lora

@@ -328,9 +328,10 @@ def sweep(window: Window, tile: Memory, moments: Moments) -> bool:
         wanted = fma(load(tile, SLOPE + i * LANES), floats(1 / matrix[row + i]), old)
         level = nearest_level(window, tile, column, wanted)
         more = old - value(window, tile, column, level)
-        if any_lane(more < none) or any_lane(more > none):
+        moved = (more < none) | (more > none)
+        if any_lane(moved):
             changed = True
-            store(tile, LEVEL + i * LANES, level)
+            store(tile, LEVEL + i * LANES, where(moved, level, load(tile, LEVEL + i * LANES)))
             store(tile, ERROR + i * LANES, load(tile, ERROR + i * LANES) + more)
             for k in range(window.columns):
                 slope = fma(floats(matrix[row + k]), more, load(tile, SLOPE + k * LANES))
