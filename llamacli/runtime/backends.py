@@ -154,7 +154,7 @@ def _device(pointer: ctypes.c_void_p) -> Device:
 def _call(name: str, result: Any, *arguments: Any) -> Any:
     """Call one function of ggml; a prototype of our own leaves those of the shared library's users alone."""
     kinds = (ctypes.c_void_p if not isinstance(a, (ctypes.c_size_t, ctypes.c_char_p)) else type(a) for a in arguments)
-    return ctypes.CFUNCTYPE(result, *kinds)((name, bindings.ggml()))(*arguments)
+    return bindings.ggml_function(name, result, *kinds)(*arguments)
 
 
 def _pointer(name: str, *arguments: Any) -> ctypes.c_void_p:

@@ -27,6 +27,8 @@ _CONTINUED = 5
 _GPU_TYPES = (1, 2)
 """ggml's numbers for graphics cards of their own and for those in the processor."""
 
+_REINSTALL = "reinstall it for this machine: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+
 _lines: deque[str] = deque(maxlen=LOG_LINES)
 _listeners: list[Callable[[str], None]] = []
 _kept: list[object] = []
@@ -46,12 +48,31 @@ def load() -> Any:
     return module
 
 
+def ggml_function(name: str, result: Any, *kinds: Any) -> Any:
+    """A function of the library below llama.cpp: backends, devices, tensors. Raises EngineError where it is missing.
+
+    The prototype is the caller's own, so that nobody changes how others call the same function.
+    """
+    for library in _ggml_libraries():
+        if hasattr(library, name):
+            return ctypes.CFUNCTYPE(result, *kinds)((name, library))
+    raise EngineError(f"the engine has no function {name}", "install a llama-cpp-python that this release supports")
+
+
 @functools.cache
-def ggml() -> ctypes.CDLL:
-    """The library below llama.cpp: backends, devices, threads."""
-    load()
-    library: ctypes.CDLL = importlib.import_module("llama_cpp._ggml").libggml
-    return library
+def _ggml_libraries() -> tuple[ctypes.CDLL, ...]:
+    """Where ggml's functions are looked for.
+
+    `ggml` has the list of backends, `ggml-base` nearly all the rest. Linux and macOS also look in what a library needs;
+    Windows does not. There, a library that is loaded already is not loaded a second time.
+    """
+    module = load()
+    names = ("ggml", "ggml-base") if sys.platform == "win32" else ("ggml",)
+    open_library = importlib.import_module("llama_cpp._ctypes_extensions").load_shared_library
+    try:
+        return tuple(open_library(name, module._base_path) for name in names)
+    except (RuntimeError, OSError) as error:
+        raise EngineError(f"the inference engine is not whole: {error}", _REINSTALL) from error
 
 
 def _import() -> Any:
@@ -66,10 +87,7 @@ def _import() -> Any:
     try:
         return importlib.import_module("llama_cpp.llama_cpp")
     except (RuntimeError, OSError, ImportError) as error:
-        raise EngineError(
-            f"the inference engine cannot be loaded: {error}",
-            "reinstall it for this machine: pip install --force-reinstall --no-cache-dir llama-cpp-python",
-        ) from error
+        raise EngineError(f"the inference engine cannot be loaded: {error}", _REINSTALL) from error
 
 
 def hold(callback: object) -> None:
@@ -97,23 +115,18 @@ def log_lines(last: int = LOG_LINES) -> list[str]:
 @functools.cache
 def has_gpu() -> bool:
     """Whether the engine sees any device that is not the processor."""
-    library = ggml()
-    library.ggml_backend_dev_count.restype = ctypes.c_size_t
-    library.ggml_backend_dev_get.restype = ctypes.c_void_p
-    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    library.ggml_backend_dev_type.restype = ctypes.c_int
-    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    devices = (library.ggml_backend_dev_get(index) for index in range(library.ggml_backend_dev_count()))
-    return any(library.ggml_backend_dev_type(device) in _GPU_TYPES for device in devices)
+    count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)()
+    device = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    kind = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    return any(kind(device(index)) in _GPU_TYPES for index in range(count))
 
 
 def build() -> str:
     """What tells one build of the engine from another: its libraries with sizes and times, and what they use here."""
     module = load()
-    folder = os.path.join(os.path.dirname(module.__file__), "lib")  # noqa: PTH118, PTH120
     parts = [
         f"{entry.name}:{entry.stat().st_size}:{entry.stat().st_mtime_ns}"
-        for entry in os.scandir(folder)
+        for entry in os.scandir(module._base_path)
         if not entry.is_symlink()
     ]
     return "\n".join([*sorted(parts), module.llama_print_system_info().decode("utf-8", "replace")])

@@ -83,44 +83,42 @@ class GraphWatch:
 
 def node_bytes(node: Node) -> memoryview:
     """The node's data, from its first byte to its last: in place where the processor can see it, else a copy."""
-    library = _functions()
-    size = library.ggml_nbytes(ctypes.byref(node))
-    if node.data and node.buffer and library.ggml_backend_buffer_is_host(node.buffer):
+    size = _function("ggml_nbytes")(ctypes.byref(node))
+    if node.data and node.buffer and _function("ggml_backend_buffer_is_host")(node.buffer):
         return memoryview((ctypes.c_char * size).from_address(node.data))
     copy = (ctypes.c_char * size)()
-    library.ggml_backend_tensor_get(ctypes.byref(node), copy, 0, size)
+    _function("ggml_backend_tensor_get")(ctypes.byref(node), copy, 0, size)
     return memoryview(copy)
 
 
 @functools.cache
 def operation(name: str) -> int:
     """The number of an operation of ggml, such as MUL_MAT."""
-    names = _functions().ggml_op_name
+    names = _function("ggml_op_name")
     for number in range(64):
         if names(number) == name.encode():
             return number
     raise EngineError(f"the engine has no operation {name}", "install a llama-cpp-python that this release supports")
 
 
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "ggml_nbytes": (ctypes.c_size_t, _ADDRESS),
+    "ggml_op_name": (ctypes.c_char_p, ctypes.c_int),
+    "ggml_tensor_overhead": (ctypes.c_size_t,),
+    "ggml_backend_buffer_is_host": (ctypes.c_bool, _ADDRESS),
+    "ggml_backend_tensor_get": (None, _ADDRESS, _ADDRESS, ctypes.c_size_t, ctypes.c_size_t),
+}
+"""Functions by name: what each returns, then what it takes."""
+
+
 @functools.cache
-def _functions() -> ctypes.CDLL:
-    library = bindings.ggml()
-    library.ggml_nbytes.restype = ctypes.c_size_t
-    library.ggml_nbytes.argtypes = [_ADDRESS]
-    library.ggml_op_name.restype = ctypes.c_char_p
-    library.ggml_op_name.argtypes = [ctypes.c_int]
-    library.ggml_tensor_overhead.restype = ctypes.c_size_t
-    library.ggml_tensor_overhead.argtypes = []
-    library.ggml_backend_buffer_is_host.restype = ctypes.c_bool
-    library.ggml_backend_buffer_is_host.argtypes = [_ADDRESS]
-    library.ggml_backend_tensor_get.restype = None
-    library.ggml_backend_tensor_get.argtypes = [_ADDRESS, _ADDRESS, ctypes.c_size_t, ctypes.c_size_t]
-    return library
+def _function(name: str) -> Any:
+    return bindings.ggml_function(name, *_KINDS[name])
 
 
 def _check_layout() -> None:
     """Raise EngineError unless this build's nodes are laid out as `Node` says."""
-    if _functions().ggml_tensor_overhead() != ctypes.sizeof(Node) + _OVERHEAD:
+    if _function("ggml_tensor_overhead")() != ctypes.sizeof(Node) + _OVERHEAD:
         raise EngineError(
             "this engine's graph is laid out in a way that is not known here",
             "install the llama-cpp-python that this release was tested with",

@@ -217,7 +217,7 @@ class _Override(ctypes.Structure):
 
 def _experts_in_memory(count: int) -> Any:
     """llama_model_params.tensor_buft_overrides for the experts of the first `count` layers; an empty one ends it."""
-    main = ctypes.CFUNCTYPE(ctypes.c_void_p)(("ggml_backend_cpu_buffer_type", bindings.ggml()))()
+    main = bindings.ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
     layers = "|".join(map(str, range(count)))
     pattern = rf"^blk\.({layers})\.ffn_(up|down|gate|gate_up)_(ch)?exps\b"
     return (_Override * 2)(_Override(pattern.encode(), main), _Override(None, None))

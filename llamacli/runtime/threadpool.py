@@ -37,8 +37,10 @@ class ThreadPool:
         create = processor_symbol("ggml_threadpool_new", ctypes.c_void_p, ctypes.POINTER(_Params))
         if create is not None:
             params = _Params()
-            initialise = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Params), ctypes.c_int)
-            initialise(("ggml_threadpool_params_init", bindings.ggml()))(ctypes.byref(params), threads)
+            initialise = bindings.ggml_function(
+                "ggml_threadpool_params_init", None, ctypes.POINTER(_Params), ctypes.c_int
+            )
+            initialise(ctypes.byref(params), threads)
             self._pool = create(ctypes.byref(params))
 
     def attach(self, context: Any) -> None:

@@ -67,10 +67,10 @@ class _Arena(ctypes.Structure):
 
 def product_is_right() -> bool:
     """Multiply ones by ones in the tiles' own layout; every element must be the number of columns."""
-    lib, pointer, size = bindings.ggml(), ctypes.c_void_p, ctypes.c_size_t
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
 
     def call(name: str, result: Any, *arguments: Any) -> Any:
-        return ctypes.CFUNCTYPE(result, *map(type, arguments))((name, lib))(*arguments)
+        return bindings.ggml_function(name, result, *map(type, arguments))(*arguments)
 
     device = pointer(call("ggml_backend_dev_by_type", pointer, ctypes.c_int(0)))
     layout = _tile_layout(call, device)

@@ -19,11 +19,9 @@ class Weights:
     def __init__(self, names: Container[str]) -> None:
         self._names = names
         self._at: dict[str, int] = {}
-        library = bindings.ggml()
-        address, size = ctypes.c_void_p, ctypes.c_size_t
-        self._get, self._set = library.ggml_backend_tensor_get, library.ggml_backend_tensor_set
-        self._get.restype = self._set.restype = None
-        self._get.argtypes = self._set.argtypes = [address, address, size, size]
+        kinds = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+        self._get = bindings.ggml_function("ggml_backend_tensor_get", None, *kinds)
+        self._set = bindings.ggml_function("ggml_backend_tensor_set", None, *kinds)
 
     def wants(self, node: Node) -> bool:
         """Remember where a weight lies; no node's data is wanted."""

@@ -37,7 +37,7 @@ def serve(endpoint: str) -> None:
     """Offer this machine's processor at `endpoint` until killed."""
     rpc, size, pointer = library(), ctypes.c_size_t, ctypes.c_void_p
     assert rpc is not None
-    by_type = ctypes.CFUNCTYPE(pointer, ctypes.c_int)(("ggml_backend_dev_by_type", bindings.ggml()))
+    by_type = bindings.ggml_function("ggml_backend_dev_by_type", pointer, ctypes.c_int)
     devices = (pointer * 1)(by_type(0))
     start = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, size, size, pointer)
     start(("ggml_backend_rpc_start_server", rpc))(endpoint.encode(), None, 1, 1, ctypes.cast(devices, pointer))
@@ -47,7 +47,7 @@ def use(endpoint: str, model: Path) -> None:
     """Answer each line, the keywords of EngineSettings and `room` in bytes: what goes where, and what is written."""
     rpc, pointer = library(), ctypes.c_void_p
     add = ctypes.CFUNCTYPE(pointer, ctypes.c_char_p)(("ggml_backend_rpc_add_server", rpc))
-    register = ctypes.CFUNCTYPE(None, pointer)(("ggml_backend_register", bindings.ggml()))
+    register = bindings.ggml_function("ggml_backend_register", None, pointer)
     register(add(endpoint.encode()))
     for line in sys.stdin:
         asked = ast.literal_eval(line)
