@@ -10,6 +10,7 @@ from pathlib import Path
 from llamacli.bench.formats import to_json
 from llamacli.bench.record import Record
 from llamacli.errors import CannotWrite, NotFound
+from llamacli.formats.durable import write_whole
 
 
 def save(folder: Path, records: Sequence[Record], now: float) -> Path:
@@ -18,22 +19,19 @@ def save(folder: Path, records: Sequence[Record], now: float) -> Path:
     path = folder / f"{stamp}-{secrets.token_hex(2)}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(to_json(records), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, to_json(records))
     except OSError as error:
         raise CannotWrite(f"cannot save the results in {folder}: {error.strerror}") from error
     return path
 
 
-def find(folder: Path, wanted: str, cwd: Path) -> Path:
-    """The file that `wanted` means: `last`, an id or its beginning, or a path. Raises NotFound."""
+def find(folder: Path, wanted: str, path: Path) -> Path:
+    """The file that `wanted` means: `last`, an id or its beginning, or `path`, if it is one. Raises NotFound."""
     kept = sorted(folder.glob("*.json"))
     if wanted == "last":
         if kept:
             return kept[-1]
         raise NotFound("no results have been saved yet", "run the benchmark once with --save")
-    path = cwd / Path(wanted).expanduser()
     if path.is_file():
         return path
     matching = [file for file in kept if file.name.startswith(wanted)]

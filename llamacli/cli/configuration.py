@@ -8,7 +8,6 @@ settings, then what suits the machine or the model. Names are those of the flags
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from llamacli.cli.context import Context
 from llamacli.errors import CannotWrite, UsageError
+from llamacli.formats.durable import write_whole
 
 ENGINE_VARIABLES: Mapping[str, str] = {
     "ctx_size": "LLAMA_ARG_CTX_SIZE",
@@ -107,15 +107,13 @@ def converted(name: str, value: Any, kind: str, where: str) -> Any:
 def write_setting(path: Path, name: str, value: Any) -> None:
     """Put `name = value` in a file; its other lines stay as they are. None takes the line out. Raises CannotWrite."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
         key = name.replace("_", "-")
         kept = [line for line in lines if line.partition("=")[0].strip().replace("-", "_") != name or "=" not in line]
         first_table = next((i for i, line in enumerate(kept) if line.lstrip().startswith("[")), len(kept))
         if value is not None:
             kept.insert(first_table, f"{key} = {json.dumps(value)}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, "".join(f"{line}\n" for line in kept))
     except (OSError, UnicodeDecodeError) as error:
         raise CannotWrite(f"cannot write {path}: {error}") from None

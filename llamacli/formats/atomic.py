@@ -12,12 +12,14 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from llamacli.errors import CannotWrite
+from llamacli.formats.durable import folder_to_disk, replace, to_disk
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or name an output on another disk"),
@@ -134,18 +136,25 @@ def translated(target: Path) -> Iterator[None]:
 
 def _finish(writing: AtomicFile, target: Path, *, force: bool) -> None:
     writing.file.flush()
-    os.fsync(writing.file.fileno())
+    to_disk(writing.file.fileno())
     writing.file.close()
     if writing.verify is not None:
         writing.verify(writing.path)
     _rename(writing.path, target, force=force)
-    _sync_folder(target.parent)
+    folder_to_disk(target.parent)
 
 
 def _rename(part: Path, target: Path, *, force: bool) -> None:
     """Give the file its name. Without `force`, a file that another process put there meanwhile stays."""
     if force:
-        part.replace(target)
+        try:
+            replace(part, target)
+        except PermissionError as error:
+            if sys.platform == "win32" and target.exists():
+                raise CannotWrite(
+                    f"cannot replace {target}: another program has it open", "close that, or name another output"
+                ) from error
+            raise
         return
     try:
         _rename_unless_it_exists(part, target)
@@ -156,7 +165,7 @@ def _rename(part: Path, target: Path, *, force: bool) -> None:
 
 
 def _rename_unless_it_exists(part: Path, target: Path) -> None:
-    if os.name == "nt":
+    if sys.platform == "win32":
         part.rename(target)  # refuses by itself
         return
     try:
@@ -169,18 +178,6 @@ def _rename_unless_it_exists(part: Path, target: Path) -> None:
         part.rename(target)
     else:
         part.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable; Windows has no such call."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _same(source: Path, target: Path) -> bool:
@@ -203,8 +200,8 @@ def _sweep(target: Path) -> None:
 
 def _alive(pid: int) -> bool:
     """Whether a process of that number runs here; where that cannot be asked, yes."""
-    if os.name == "nt":
-        return True  # os.kill would end it there; an open file cannot be removed anyway
+    if sys.platform == "win32":
+        return _alive_on_windows(pid)  # os.kill would end it there
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -212,3 +209,28 @@ def _alive(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
+
+
+def _alive_on_windows(pid: int) -> bool:
+    """Whether such a process can be opened and has not ended; one of another user counts as alive."""
+    if sys.platform != "win32":
+        return True
+    import ctypes
+
+    ask_only, no_such, running = (
+        0x1000,
+        87,
+        259,
+    )  # PROCESS_QUERY_LIMITED_INFORMATION, ERROR_INVALID_PARAMETER, STILL_ACTIVE
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel32.OpenProcess.restype = ctypes.c_void_p
+    kernel32.OpenProcess.argtypes = [ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32]
+    kernel32.GetExitCodeProcess.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    kernel32.CloseHandle.argtypes = [ctypes.c_void_p]
+    handle = kernel32.OpenProcess(ask_only, 0, pid & 0xFFFFFFFF)
+    if not handle:
+        return ctypes.get_last_error() != no_such
+    code = ctypes.c_uint32(running)
+    kernel32.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel32.CloseHandle(handle)
+    return code.value == running

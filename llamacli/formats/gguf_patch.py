@@ -7,12 +7,12 @@ ended in between leaves a file that is as readable as before.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from llamacli.errors import CorruptFile
 from llamacli.formats.atomic import translated
+from llamacli.formats.durable import to_disk
 from llamacli.formats.gguf_encode import encode_entry, encode_header
 from llamacli.formats.gguf_reader import GGUF, read_part
 from llamacli.formats.gguf_values import Value
@@ -41,7 +41,7 @@ def patch_metadata(path: Path, values: Mapping[str, Value]) -> None:
         file.seek(0)
         file.write(new)
         file.flush()
-        os.fsync(file.fileno())
+        to_disk(file.fileno())
 
 
 def weights_digest(gguf: GGUF, progress: Progress | None = None) -> str:

@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from llamacli.errors import CannotWrite
+from llamacli.formats.durable import replace, write_whole
 from llamacli.library.part import cannot_write
 from llamacli.library.store import HubCache
 
@@ -59,7 +60,7 @@ def link(cache: HubCache, repo: str, commit: str, name: str, digest: str) -> Pat
     temporary = pointer.with_name(f".{secrets.token_hex(6)}.new")
     try:
         _point(temporary, blob, pointer)
-        temporary.replace(pointer)
+        replace(temporary, pointer)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -83,7 +84,7 @@ def _point(temporary: Path, blob: Path, pointer: Path) -> None:
     try:
         temporary.hardlink_to(blob)
     except (OSError, NotImplementedError):
-        blob.replace(temporary)
+        replace(blob, temporary)
 
 
 def set_ref(cache: HubCache, repo: str, revision: str, commit: str) -> None:
@@ -93,9 +94,7 @@ def set_ref(cache: HubCache, repo: str, revision: str, commit: str) -> None:
     repo_folder = cache.repo_folder(repo)
     path = repo_folder / "refs" / revision
     make_inside(repo_folder, path.parent.relative_to(repo_folder))
-    temporary = path.with_name(f".{secrets.token_hex(6)}.new")
     try:
-        temporary.write_text(commit, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, commit)
     except OSError as error:
         raise cannot_write(path, error) from None

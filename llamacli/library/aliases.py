@@ -7,10 +7,10 @@ default = "mine"                  the model that commands use when none is named
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from llamacli.errors import CannotWrite, NotFound, UsageError
+from llamacli.formats.durable import write_whole
 from llamacli.library.catalog import Entry, near, read_toml
 from llamacli.library.names import ModelName
 
@@ -51,10 +51,8 @@ def remove_alias(config_dir: Path, name: str) -> None:
 def _write(config_dir: Path, table: dict[str, str]) -> None:
     """A JSON string is a TOML string too, as long as nothing beyond ASCII is left bare."""
     lines = [f"{json.dumps(name)} = {json.dumps(model)}\n" for name, model in sorted(table.items())]
-    temporary = config_dir / f".aliases.toml.{os.getpid()}"
     try:
         config_dir.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(config_dir / "aliases.toml")
+        write_whole(config_dir / "aliases.toml", "".join(lines))
     except OSError as error:
         raise CannotWrite(f"cannot write in {config_dir}: {(error.strerror or '').lower()}") from None

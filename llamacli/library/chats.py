@@ -20,12 +20,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llamacli.errors import CannotWrite, NotFound
+from llamacli.formats.durable import to_disk
 
 VERSION = 1
 _TITLE_LENGTH = 48
@@ -109,6 +111,14 @@ class Chat:
         first = next((node.text for node in self.path() if node.role == "user"), "")
         words = " ".join(first.split())
         return words if len(words) <= _TITLE_LENGTH else words[: _TITLE_LENGTH - 1].rstrip() + "…"
+
+    @property
+    def day(self) -> str:
+        """When it began, as 2026-01-31; empty for a time that no calendar here has."""
+        try:
+            return time.strftime("%Y-%m-%d", time.localtime(self.created))
+        except (OSError, OverflowError, ValueError):
+            return ""
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take in one event. Unknown kinds are skipped: a newer version may have written them."""
@@ -300,7 +310,7 @@ def _append(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
         handle = os.open(path, flags, 0o600)
         try:
             _write_all(handle, data if _ends_whole(handle) else b"\n" + data)
-            os.fsync(handle)
+            to_disk(handle)
         finally:
             os.close(handle)
     except OSError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llamacli.errors import CannotWrite, CorruptFile
+from llamacli.formats.durable import replace, write_whole
 from llamacli.library.digest import BLOCK, hasher
 from llamacli.library.inventory import LocalModel
 from llamacli.progress import Progress, Silent
@@ -108,7 +109,7 @@ def link_copies(duplicate: Duplicate) -> int:
             if not _cloned(keep.path, temporary):
                 temporary.unlink(missing_ok=True)
                 temporary.hardlink_to(keep.path)
-            temporary.replace(copy.path)
+            replace(temporary, copy.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -169,9 +170,7 @@ class _Digests:
     def save(self) -> None:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            new.write_text(json.dumps(self.known), encoding="utf-8")
-            new.replace(self.path)
+            write_whole(self.path, json.dumps(self.known))
 
 
 def _sha256(path: Path, progress: Progress) -> str:

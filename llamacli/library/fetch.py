@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamacli.errors import CannotWrite, CorruptFile
+from llamacli.formats.durable import folder_to_disk, replace, to_disk
 from llamacli.library.adding import link, make_inside, make_repo_folders, set_ref
 from llamacli.library.digest import file_matches
 from llamacli.library.http import BadStatus
@@ -154,16 +155,12 @@ def _fetch_locked(
 def settle(part: Path, final: Path) -> None:
     """Give verified bytes that are on disk their name, and make the name last through a power cut."""
     try:
-        part.replace(final)
-        if hasattr(os, "O_DIRECTORY"):
-            folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        replace(part, final)
+        folder_to_disk(final.parent)
     except OSError as error:
         raise cannot_write(final, error) from None
-    discard(part)
+    with contextlib.suppress(OSError):  # the file is here; a map that is left over does no harm
+        discard(part)
 
 
 def check_space(folder: Path, count: int) -> None:
@@ -189,7 +186,7 @@ def _copy(blob: Path, file: RemoteFile, place: _Place, progress: Progress) -> No
     try:
         shutil.copyfile(blob, place.part)
         with place.part.open("rb+") as copied:
-            os.fsync(copied.fileno())
+            to_disk(copied.fileno())
     except OSError as error:
         raise cannot_write(place.part, error) from None
     if not file_matches(place.part, file.digest, progress):

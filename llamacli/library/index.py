@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacli.errors import LlamacliError
+from llamacli.formats.durable import write_whole
 
 if TYPE_CHECKING:
     from llamacli.formats.gguf_reader import GGUF
@@ -66,11 +67,9 @@ class Index:
         if not self._changed:
             return
         kept = {key: entry for key, entry in self._entries.items() if Path(key).exists()}
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"version": VERSION, "files": kept}), encoding="utf-8")
-            temporary.replace(self.path)
+            write_whole(self.path, json.dumps({"version": VERSION, "files": kept}))
         self._changed = False
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llamacli.errors import CannotWrite
+from llamacli.formats.durable import data_to_disk, replace
 from llamacli.library.digest import is_digest
 from llamacli.library.ranges import Ranges
 
@@ -153,7 +154,8 @@ class Part:
     def read(self, offset: int, count: int) -> bytes:
         """Bytes that are here; fewer only if the file on disk is shorter than its map says."""
         if hasattr(os, "pread"):
-            return os.pread(self._file, count, offset)
+            data: bytes = os.pread(self._file, count, offset)
+            return data
         with self._seek:
             os.lseek(self._file, offset, os.SEEK_SET)
             return os.read(self._file, count)
@@ -186,13 +188,13 @@ class Part:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
             with open(os.open(temporary, flags, 0o644), "w", encoding="utf-8") as file:
                 json.dump(state, file)
-            temporary.replace(self.map_path)
+            replace(temporary, self.map_path)
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
     def sync(self) -> None:
         """Force the bytes to disk."""
-        getattr(os, "fdatasync", os.fsync)(self._file)
+        data_to_disk(self._file)
 
     def close(self) -> None:
         """Close the file; what is here stays for the next process."""

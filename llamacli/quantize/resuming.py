@@ -13,7 +13,6 @@ import contextlib
 import glob
 import hashlib
 import json
-import os
 import re
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 from llamacli import __version__
 from llamacli.formats.atomic import AtomicFile, translated
+from llamacli.formats.durable import data_to_disk, replace
 from llamacli.formats.file_access import Stream
 from llamacli.quantize.plan import Plan
 
@@ -111,11 +111,12 @@ class Journal:
         if len(done) != self._saved:
             with translated(self.path):
                 for file in self.files:
-                    getattr(os, "fdatasync", os.fsync)(file.file.fileno())
+                    file.file.flush()  # where there is no pwrite, the last bytes are still with Python
+                    data_to_disk(file.file.fileno())
                 new = self.path.with_name(self.path.name + ".new")
                 text = json.dumps({"version": VERSION, "done": _runs(done), "stream": state})
                 new.write_text(text, encoding="utf-8")
-                new.replace(self.path)
+                replace(new, self.path)
             self._saved = len(done)
         self._at = time.monotonic()
 

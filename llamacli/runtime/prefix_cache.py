@@ -25,6 +25,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from llamacli.formats.durable import replace
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.evaluator import Evaluator
@@ -177,7 +178,7 @@ class PrefixCache:
             written = evaluator.write_state(os.fsencode(part), length)
             seal = Seal(written, min(evaluator.aligned, length), evaluator.but_last)
             if written and seal.put_on(part, self._owner(evaluator)):
-                part.replace(target)
+                replace(part, target)
         if part is not None:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)

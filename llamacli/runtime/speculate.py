@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llamacli.formats.durable import write_whole
 from llamacli.formats.gguf_reader import GGUF
 from llamacli.runtime import bindings
 from llamacli.runtime.engine import EngineSettings
@@ -157,11 +156,9 @@ class Costs:
             "costs": {key: costs for key, (costs, _) in kept.items()},
             "measured": {key: when for key, (_, when) in kept.items()},
         }
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.replace(self._path)
+            write_whole(self._path, json.dumps(content))
 
 
 def _timed(evaluator: Evaluator, tokens: list[int]) -> float:

@@ -49,18 +49,18 @@ def test_another_quantization_is_compared_by_its_test(records: list[dict[str, An
 
 def test_saved_results_are_found_by_id_last_and_path(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     first, second = save(tmp_path / "bench", records, 1.0), save(tmp_path / "bench", records[:1], 100.0)
-    assert find(tmp_path / "bench", "last", tmp_path) == second
-    assert find(tmp_path / "bench", first.stem, tmp_path) == first
-    assert find(tmp_path / "bench", str(first), tmp_path) == first
+    assert find(tmp_path / "bench", "last", tmp_path / "last") == second
+    assert find(tmp_path / "bench", first.stem, tmp_path / first.stem) == first
+    assert find(tmp_path / "bench", str(first), first) == first
     assert load_records(second) == records[:1]
     for wanted in ("1970", "nothing-like-it"):
         with pytest.raises(NotFound):
-            find(tmp_path / "bench", wanted, tmp_path)
+            find(tmp_path / "bench", wanted, tmp_path / wanted)
 
 
 def test_nothing_saved_says_how_to_save(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
-        find(tmp_path / "bench", "last", tmp_path)
+        find(tmp_path / "bench", "last", tmp_path / "last")
     assert "--save" in caught.value.hint
 
 

@@ -12,7 +12,7 @@ import typer
 
 from llamacli import __version__
 from llamacli.cli.completion import complete_model
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.models import model_path
 from llamacli.errors import PredicateFalse, UsageError
 
@@ -80,7 +80,7 @@ def bench_command(
     names: list[str | None] = [*(models or []), *more]
     paths = [model_path(here, name) for name in names or [None]]
     folder = here.data_dir / "bench"
-    before = against.load_records(saved.find(folder, compare, here.cwd)) if compare else []
+    before = against.load_records(saved.find(folder, compare, located(here.cwd, compare))) if compare else []
     grid = c.Grid(
         prompts=c.numbers("-p", prompts or prompt),
         generates=c.numbers("-n", generates or generate),

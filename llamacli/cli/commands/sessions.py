@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import typer
@@ -48,7 +47,7 @@ def sessions_command(
 
 
 def _list(here: Context, found: list[Chat]) -> None:
-    rows = [(chat.id, _day(chat), len(chat.path()), Path(chat.model).stem, chat.label()) for chat in found]
+    rows = [(chat.id, chat.day, len(chat.path()), Path(chat.model).stem, chat.label()) for chat in found]
     data = [
         {"id": chat.id, "created": chat.created, "messages": len(chat.path()), "model": chat.model,
          "title": chat.title, "label": chat.label()}
@@ -69,7 +68,7 @@ def _remove(here: Context, chats: Chats, found: list[Chat], yes: bool) -> None:
 
     console = here.console
     for chat in found:
-        console.status(f"{chat.id}  {_day(chat)}  {len(chat.nodes)} messages  {chat.label()}")
+        console.status(f"{chat.id}  {chat.day}  {len(chat.nodes)} messages  {chat.label()}")
     if not yes:
         if console.no_input or not console.err_is_terminal:
             raise UsageError("removing needs a yes, and nobody can be asked here", "add -y")
@@ -80,7 +79,3 @@ def _remove(here: Context, chats: Chats, found: list[Chat], yes: bool) -> None:
         except OSError as error:
             raise CannotWrite(f"cannot remove {chat.id}: {error.strerror}") from error
         forget_chat(cache_root(here), chat.id)
-
-
-def _day(chat: Chat) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(chat.created))

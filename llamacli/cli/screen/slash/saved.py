@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -56,8 +55,7 @@ def _sessions(talk: Talk, argument: str) -> None:
     shown = 0
     for chat in islice(talk.chats.all(), _LISTED):
         here = "*" if chat.id == talk.chat.id else " "
-        day = time.strftime("%Y-%m-%d", time.localtime(chat.created))
-        talk.say(f"{here} {chat.id}  {day}  {len(chat.path()):>3} messages  {chat.label()}")
+        talk.say(f"{here} {chat.id}  {chat.day:10}  {len(chat.path()):>3} messages  {chat.label()}")
         shown += 1
     talk.say("resume one: llamacli chat --resume ID" if shown else "no conversation is saved yet")
 
