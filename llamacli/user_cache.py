@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -12,6 +13,14 @@ def user_cache() -> Path:
         return Path(home) / "cache"
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "llamacli"
-    if os.name == "nt" and (base := os.environ.get("LOCALAPPDATA")):
+    if sys.platform == "win32" and (base := os.environ.get("LOCALAPPDATA")):
         return Path(base) / "llamacli"
-    return Path.home() / ".cache" / "llamacli"
+    return home_folder() / ".cache" / "llamacli"
+
+
+def home_folder() -> Path:
+    """The user's home; where the system knows of none (a container, run as a number without a name) the folder at hand."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path.cwd()

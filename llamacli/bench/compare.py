@@ -54,7 +54,7 @@ def verdict(before: Sequence[float], now: Sequence[float]) -> Verdict:
 def load_records(path: Path) -> list[Record]:
     """Records from a file of `-o json` or `-o jsonl`, ours or llama-bench's. Raises NotFound, CorruptFile."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise NotFound(
             f"cannot read {path}: {error.strerror}", "--compare takes last, a file, or a saved id"
@@ -62,7 +62,8 @@ def load_records(path: Path) -> list[Record]:
     except UnicodeDecodeError as error:
         raise CorruptFile(f"{path} is not text") from error
     try:
-        found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+        whole = text.lstrip().startswith("[")
+        found = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path} is not JSON: {error}", "save results with -o json or --save") from error
     if not found or not all(_complete(record) for record in found):

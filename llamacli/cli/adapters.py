@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.errors import LlamacliError, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def open_adapters(here: Context, texts: Sequence[str]) -> list[Adapter]:
 
 def _folder_and_scale(cwd: Path, text: str) -> tuple[Path, float]:
     """`FOLDER:0.5`; a folder whose name ends so is meant as it is."""
-    whole = cwd / Path(text).expanduser()
+    whole = located(cwd, text)
     folder, colon, number = text.rpartition(":")
     if whole.exists() or not colon:
         return whole, 1.0
     try:
-        return cwd / Path(folder).expanduser(), float(number)
+        return located(cwd, folder), float(number)
     except ValueError:
         return whole, 1.0  # a Windows drive, or a folder that is not there
 
@@ -55,7 +55,7 @@ def _base_config(here: Context, folder: Path, base: str) -> Mapping[str, Any]:
     from llamacli.checkpoint.source import Folder
 
     named = base or str(read_json(Folder(folder), "adapter_config.json").get("base_model_name_or_path") or "")
-    for path in (here.cwd / Path(named).expanduser(), folder / named) if named else ():
+    for path in (located(here.cwd, named), folder / named) if named else ():
         if (path / "config.json").is_file():
             config: Mapping[str, Any] = read_json(Folder(path), "config.json")
             return config

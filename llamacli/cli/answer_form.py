@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.shared_options import SharedOptions, add_options
 from llamacli.errors import NotFound, UsageError
 
@@ -118,7 +118,7 @@ def schema_text(here: Context, value: str) -> str:
     if value.lstrip()[:1] == "{":
         return value
     try:
-        is_file = (here.cwd / Path(value).expanduser()).is_file()
+        is_file = located(here.cwd, value).is_file()
     except (OSError, ValueError):
         is_file = False
     if is_file:
@@ -132,7 +132,7 @@ def read_file(here: Context, name: str) -> str:
     """The text of a file that a flag names. Raises NotFound, UsageError."""
     from llamacli.cli.screen.attach import text_of
 
-    path = here.cwd / Path(name).expanduser()
+    path = located(here.cwd, name)
     if not path.is_file():
         raise NotFound(f"no such file: {name}")
     return text_of(path)

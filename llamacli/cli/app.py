@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -10,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -19,7 +21,8 @@ from llamacli import __version__
 from llamacli.cli.console import standard_console
 from llamacli.cli.context import Context
 from llamacli.cli.options import add_global_options
-from llamacli.errors import LlamacliError, UsageError
+from llamacli.cli.streams import reader_is_gone
+from llamacli.errors import CannotWrite, LlamacliError, UsageError
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("download", "Fetch a model from the Hub, whole and verified."),
@@ -83,8 +86,10 @@ class Commands(TyperGroup):
         """Run the command; a reader that went away ends it quietly (Click would make it exit code 1)."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise typer.Exit(141) from None
+        except OSError as error:
+            if reader_is_gone(error):
+                raise typer.Exit(141) from None
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names; near misses are suggested."""
@@ -148,10 +153,8 @@ def invoke(arguments: Sequence[str], context: Context) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
-        return 141
     except Exception as error:
-        return _unexpected(error, context)
+        return 141 if reader_is_gone(error) else _unexpected(error, context)
 
 
 def _unexpected(error: Exception, context: Context) -> int:
@@ -165,6 +168,9 @@ def _unexpected(error: Exception, context: Context) -> int:
     if isinstance(error, MemoryError):
         console.error(LlamacliError("out of memory"))
         return 6
+    if isinstance(error, OSError) and error.errno in _FULL:
+        console.error(_full(error))
+        return CannotWrite.exit_code
     if console.verbose >= 2:
         console.err.write("".join(traceback.format_exception(error)))
     where = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
@@ -178,6 +184,14 @@ def _unexpected(error: Exception, context: Context) -> int:
     return 10
 
 
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def _full(error: OSError) -> CannotWrite:
+    """A disk that takes no more, in one line; without a name it is where standard output leads."""
+    return CannotWrite(f"cannot write {error.filename or 'standard output'}: {(error.strerror or '').lower()}")
+
+
 def main() -> None:
     """The program's entry: real streams, signals, exit code."""
 
@@ -185,24 +199,34 @@ def main() -> None:
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, terminated)
+    if sys.platform == "win32":  # Ctrl-Break, and a console window that is closed
+        signal.signal(signal.SIGBREAK, terminated)
     if "_LLAMACLI_COMPLETE" in os.environ:  # a shell asks; see commands/completion.py
         from typer._completion_classes import completion_init
 
         completion_init()
     context = Context(console=standard_console())
+    if sys.stdout is None:
+        context.console.error(CannotWrite("standard output is closed", "send it somewhere: > FILE"))
+        sys.exit(CannotWrite.exit_code)
     code = invoke(sys.argv[1:], context)
-    if not _flushed(sys.stdout):
+    if (error := _last_flush(sys.stdout)) is not None:
+        if not code and isinstance(error, OSError) and not reader_is_gone(error):
+            context.console.error(_full(error))
+            code = CannotWrite.exit_code
         code = code or 141
-    _flushed(sys.stderr)
+    _last_flush(sys.stderr)
     sys.exit(code)
 
 
-def _flushed(stream: Any) -> bool:
-    """Flush for the last time; if the reader is gone, point the stream at nothing so that exiting stays quiet."""
+def _last_flush(stream: TextIO | None) -> Exception | None:
+    """Why nothing more can be written; then the stream is pointed at nothing, so that exiting stays quiet."""
+    if stream is None:
+        return None
     try:
         stream.flush()
-    except (BrokenPipeError, ValueError):
-        with open(os.devnull, "w") as nothing:
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w", encoding="utf-8") as nothing:
             os.dup2(nothing.fileno(), stream.fileno())
-        return False
-    return True
+        return error
+    return None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from llamacli.cli.streams import is_terminal, obeys_escapes
 from llamacli.errors import LlamacliError
 from llamacli.progress import Progress, Silent
 
@@ -124,12 +125,12 @@ class Console:
     @property
     def out_is_terminal(self) -> bool:
         """Whether a person reads stdout."""
-        return _isatty(self.out)
+        return is_terminal(self.out)
 
     @property
     def err_is_terminal(self) -> bool:
         """Whether a person reads stderr on a terminal that can redraw a line."""
-        return _isatty(self.err) and self.env.get("TERM") != "dumb"
+        return self._draws(self.err)
 
     def colored(self, stream: TextIO) -> bool:
         """Whether colour may be written to `stream` (NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE, TERM, --color)."""
@@ -139,7 +140,10 @@ class Console:
             return False
         if self.env.get("FORCE_COLOR") or self.env.get("CLICOLOR_FORCE", "0") != "0":
             return True
-        return _isatty(stream) and self.env.get("TERM") != "dumb"
+        return self._draws(stream)
+
+    def _draws(self, stream: TextIO) -> bool:
+        return is_terminal(stream) and self.env.get("TERM") != "dumb" and obeys_escapes(stream)
 
     def rich_err(self) -> rich.console.Console:
         """A Rich console on stderr that obeys the same rules."""
@@ -170,17 +174,16 @@ def clean(text: str) -> str:
 
 def standard_console() -> Console:
     """The console of the real program: UTF-8 with replacement whatever the locale says."""
-    for stream in (sys.stdout, sys.stderr):
+    out, err = (stream if stream is not None else nowhere("w") for stream in (sys.stdout, sys.stderr))
+    for stream in (out, err):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
-    return Console(sys.stdout, sys.stderr, os.environ)
+    return Console(out, err, os.environ)
 
 
-def _isatty(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False
+def nowhere(mode: Literal["r", "w"]) -> TextIO:
+    """A stream in place of one that was closed before the program began."""
+    return open(os.devnull, mode, encoding="utf-8")
 
 
 def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:

@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from llamacli.cli.console import Console
+from llamacli.cli.console import Console, nowhere
+from llamacli.user_cache import home_folder
+
+
+def located(cwd: Path, text: str | Path) -> Path:
+    """The path that a user means by `text`; where `~` has no meaning it is a name like any other."""
+    path = Path(text)
+    try:
+        return cwd / path.expanduser()
+    except RuntimeError:  # another user's home, and there is no such user
+        return cwd / path
 
 
 @dataclass(frozen=True)
@@ -19,10 +29,10 @@ class Context:
 
     console: Console
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    home: Path = field(default_factory=Path.home)
+    home: Path = field(default_factory=home_folder)
     cwd: Path = field(default_factory=Path.cwd)
     now: Callable[[], float] = time.time
-    stdin: TextIO = field(default_factory=lambda: sys.stdin)
+    stdin: TextIO = field(default_factory=lambda: sys.stdin if sys.stdin is not None else nowhere("r"))
 
     @property
     def offline(self) -> bool:

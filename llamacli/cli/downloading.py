@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.models import places
 from llamacli.cli.sizes import human_size
 from llamacli.errors import CorruptFile, DoesNotFit, NetworkError, UsageError
@@ -60,7 +60,7 @@ class Downloads:
         self.mode, self.context = mode, context
         self.settings = settings or Settings()
         self.places = places(here)
-        self.to = here.cwd / to.expanduser() if to is not None else None
+        self.to = located(here.cwd, to) if to is not None else None
         self.cache = HubCache(self.places.hub_cache)
         self.hub = Hub(Client(self.places), self.places.endpoint, Patience(told=self.console.status))
         self.budget = memory_budget() if mode != "off" else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.errors import EngineError, LlamacliError, NotFound, Unsupported
 from llamacli.library.chats import Node, PictureFile
 from llamacli.runtime.messages import Message
@@ -29,7 +29,7 @@ class Gallery:
 
     def take(self, name: str) -> PictureFile:
         """A picture from a file that the user names. Raises NotFound, Unsupported, and what `add_picture` does."""
-        path = self._here.cwd / Path(name).expanduser()
+        path = located(self._here.cwd, name)
         return self.add(_read(path, name), path, name)
 
     def add(self, data: bytes, path: Path, name: str) -> PictureFile:
@@ -68,7 +68,7 @@ class Gallery:
 
     def _projector(self) -> Path:
         if self._named:
-            return self._here.cwd / Path(self._named).expanduser()
+            return located(self._here.cwd, self._named)
         from llamacli.runtime.pictures import projector_beside
 
         found = projector_beside(self._engine.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.made import made_here
 from llamacli.errors import NotFound, Unsupported, UsageError
 from llamacli.library.aliases import DEFAULT, aliases
@@ -58,7 +58,7 @@ def obtain(context: Context, name: str | None, *, pull: bool = False) -> Path:
 
 def lasting(context: Context, name: str) -> str:
     """`name` as it may be kept: what is a file here means the same in every folder later."""
-    path = context.cwd / Path(name).expanduser()
+    path = located(context.cwd, name)
     return str(path.absolute()) if path.is_file() else name
 
 

@@ -8,7 +8,9 @@ from typing import TextIO
 
 from llamacli.cli.context import Context
 from llamacli.cli.models import default_model, model_path
+from llamacli.cli.plain_text import decoded, is_binary
 from llamacli.cli.screen.attach import block, blocks_of
+from llamacli.cli.streams import is_terminal
 from llamacli.errors import ContextOverflow, LlamacliError, UsageError
 from llamacli.library.names import ModelName
 
@@ -75,19 +77,12 @@ def prompt_text(context: Context, words: Sequence[str], files: Sequence[str], *,
     parts = [text] if any(word != STDIN for word in words) else []
     for pattern in files:
         parts += [block(name, content) for name, content in blocks_of(context.cwd, pattern)]
-    if asked or not _is_terminal(stdin):
+    if asked or not is_terminal(stdin):
         piped = _read(stdin)
         piped = piped.removesuffix("\n") if exact else piped.strip("\n")
         if piped or not parts:
             parts.append(piped)
     return ("" if exact and len(parts) == 1 else "\n").join(parts) if parts else None
-
-
-def _is_terminal(stdin: TextIO) -> bool:
-    try:
-        return stdin.isatty()
-    except ValueError:  # closed
-        return False
 
 
 def _read(stdin: TextIO) -> str:
@@ -99,15 +94,14 @@ def _read(stdin: TextIO) -> str:
         data: bytes = raw.read(LARGEST_INPUT + 1)
     except (OSError, ValueError):
         return ""
-    if b"\0" in data[: 1 << 20] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if is_binary(data[: 1 << 20]):
         raise UsageError(f"standard input is not text: it has a NUL byte at offset {data.index(0)}")
     if len(data) > LARGEST_INPUT:
         raise ContextOverflow(
             f"standard input is larger than {LARGEST_INPUT >> 20} MiB; no context holds that", "pipe in a part of it"
         )
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        return data.decode(encoding).replace("\r\n", "\n")
+        return decoded(data)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"standard input is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}",

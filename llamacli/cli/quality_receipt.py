@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacli import __version__
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.quantize_options import QualityOptions
 from llamacli.cli.reference import Reference
 from llamacli.errors import CorruptFile, NotFound, PredicateFalse
@@ -146,7 +146,7 @@ def check_source(here: Context, gguf: GGUF, source: str) -> list[str]:
     stated = gguf.get("llamacli.source.sha256")
     if not isinstance(stated, (tuple, list)) or not stated:
         raise PredicateFalse(f"{gguf.path.name} has no receipt of its source", "quantize with --check writes one")
-    folder = here.cwd / Path(source).expanduser()
+    folder = located(here.cwd, source)
     for line in stated:
         name, _, digest = str(line).rpartition(" ")
         path = folder / Path(name).name if folder.is_dir() else folder

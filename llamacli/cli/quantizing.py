@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import typer
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.quantize_report import describe, peak_memory, report_of, summary
 from llamacli.cli.sizes import human_size
 from llamacli.errors import CannotWrite, UsageError
@@ -40,7 +40,7 @@ class Asked:
 
     def path(self, cwd: Path) -> Path:
         """The source, if it is a file or folder here."""
-        return cwd / Path(self.source).expanduser()
+        return located(cwd, self.source)
 
     def is_adapter(self, cwd: Path) -> bool:
         """Whether the source is an adapter's folder."""
@@ -125,7 +125,7 @@ def warn(here: Context, outputs: Sequence[Output]) -> None:
 
 def folder_of_target(cwd: Path, target: str) -> Path:
     """Where the output goes, and with it what is needed on the way."""
-    path = cwd / Path(target).expanduser() if target else cwd
+    path = located(cwd, target) if target else cwd
     return path if path.is_dir() else path.parent
 
 
@@ -133,7 +133,7 @@ def target_file(cwd: Path, target: str, name: str, kind: str, count: int) -> Pat
     """The file that a type goes to. Raises UsageError where one file is named for several types."""
     if target == "-":
         raise UsageError("a GGUF file is written at many places, not to a pipe", "name a file or a folder")
-    path = cwd / Path(target).expanduser() if target else cwd
+    path = located(cwd, target) if target else cwd
     if path.is_dir():
         return path / f"{name}-{kind}.gguf"
     if target.endswith(("/", os.sep)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.models import obtain
 from llamacli.cli.sizes import human_size
 
@@ -24,7 +24,7 @@ def runnable(here: Context, name: str | None) -> Iterator[Path]:
 
     Raises as `model_path` and `quantize`.
     """
-    path = here.cwd / Path(name).expanduser() if name else None
+    path = located(here.cwd, name) if name else None
     if path is None or not path.is_dir():
         yield obtain(here, name, pull=here.console.pull)
         return

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.models import default_model, model_path, places
 from llamacli.errors import NotFound, Unsupported, UsageError
 from llamacli.library.catalog import catalog
@@ -78,7 +78,7 @@ def header_of(here: Context, text: str | None) -> Iterator[GGUF]:
     from llamacli.checkpoint.source import Folder
 
     wanted = text or default_model(here)
-    folder = here.cwd / Path(wanted).expanduser()
+    folder = located(here.cwd, wanted)
     source = Folder(folder) if wanted and folder.is_dir() else _only_weights(here, wanted)
     if source is None:
         with gguf_or_header(here, text) as (_, gguf):

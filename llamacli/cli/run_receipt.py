@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llamacli import __version__
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.errors import CannotWrite
 
 
@@ -16,7 +16,7 @@ def check_receipt(here: Context, name: str) -> Path:
     """Where the receipt goes. Raises CannotWrite before anything is generated."""
     from llamacli.formats.atomic import check_target
 
-    path = here.cwd / Path(name).expanduser()
+    path = located(here.cwd, name)
     if path.is_dir():
         raise CannotWrite(f"--receipt {name} is a folder")
     return check_target(path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TextIO
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
+from llamacli.cli.plain_text import lines_of
+from llamacli.cli.streams import is_terminal
 from llamacli.errors import NotFound, UsageError
 
 
@@ -21,15 +22,13 @@ def text_rows(here: Context, words: Sequence[str], file: str, stack: contextlib.
             yield text
 
 
-def source(here: Context, file: str, stack: contextlib.ExitStack) -> Any:
-    """The open file, or standard input. Raises NotFound, UsageError."""
+def source(here: Context, file: str, stack: contextlib.ExitStack, nothing: str = "nothing to work on") -> TextIO:
+    """The open file, or standard input. Raises NotFound, and UsageError where a person would have to type it."""
     if file in ("", "-"):
-        if here.stdin.isatty():
-            raise UsageError("nothing to work on", "pipe it in, or name a file: -f FILE")
-        if hasattr(here.stdin, "reconfigure"):
-            here.stdin.reconfigure(encoding="utf-8", errors="replace", newline="")
-        return here.stdin
-    path = here.cwd / Path(file).expanduser()
+        if is_terminal(here.stdin):
+            raise UsageError(nothing, "pipe it in, or name a file: -f FILE")
+        return lines_of(here.stdin)
+    path = located(here.cwd, file)
     if not path.is_file():
         raise NotFound(f"no such file: {file}")
-    return stack.enter_context(path.open(encoding="utf-8-sig", errors="replace", newline=""))
+    return lines_of(stack.enter_context(path.open(encoding="utf-8")))

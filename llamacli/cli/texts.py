@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
+from llamacli.cli.plain_text import decoded
 from llamacli.errors import CorruptFile, NotFound, UsageError
 from llamacli.evaluate.texts import Name, builtin_text
 
@@ -18,7 +19,7 @@ def read_text(here: Context, name: str, builtin: Name) -> str:
     """
     if name == BUILTIN:
         return builtin_text(builtin)
-    text = here.stdin.read() if name == "-" else _read_file(here.cwd / Path(name).expanduser())
+    text = _text(_stdin(here), "standard input") if name == "-" else _read_file(located(here.cwd, name))
     if not text.strip():
         raise UsageError(f"the text {name} is empty")
     return text
@@ -27,7 +28,18 @@ def read_text(here: Context, name: str, builtin: Name) -> str:
 def _read_file(path: Path) -> str:
     if not path.is_file():
         raise NotFound(f"no such file: {path}", f"name a text file, - for stdin, or {BUILTIN}")
+    return _text(path.read_bytes(), str(path))
+
+
+def _stdin(here: Context) -> bytes:
+    """Its bytes: what Python would make of them depends on the locale."""
+    raw = getattr(here.stdin, "buffer", None)
+    data: bytes = raw.read() if raw is not None else here.stdin.read().encode()
+    return data
+
+
+def _text(data: bytes, name: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return decoded(data)
     except UnicodeDecodeError as error:
-        raise CorruptFile(f"{path} is no UTF-8 text (byte {error.start:,})", "convert it first") from None
+        raise CorruptFile(f"{name} is no UTF-8 text (byte {error.start:,})", "convert it first") from None

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from llamacli.library.places import Places
 from llamacli.library.variants import is_model, variants
+from llamacli.user_cache import home_folder
 
 MODEL_LAYER = "application/vnd.ollama.image.model"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -104,7 +105,7 @@ def _ollama_folders(places: Places) -> list[Path]:
     if own := places.env.get("OLLAMA_MODELS"):
         return [Path(own)]
     folders = [places.home / ".ollama" / "models"]
-    if sys.platform.startswith("linux") and places.home == Path.home():
+    if sys.platform.startswith("linux") and places.home == home_folder():
         folders += [Path("/usr/share/ollama/.ollama/models"), Path("/var/lib/ollama/.ollama/models")]
     return folders
 

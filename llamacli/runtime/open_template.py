@@ -25,7 +25,7 @@ def _chosen(engine: LlamaEngine, choice: str) -> str:
     if source := own_template(engine.metadata, choice) or BUILTIN.get(choice, ""):
         return source
     try:
-        return Path(choice).read_text(encoding="utf-8")
+        return Path(choice).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"--chat-template {choice}: neither a readable file nor a known name ({type(error).__name__})",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from llamacli.cli.completion import complete_model
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.options import ModelArg
 from llamacli.cli.prompt_cache import add_cache_option, use_prompt_cache
+from llamacli.cli.streams import is_terminal
 from llamacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def chat_command(
         return chosen
 
     look = look_of(here.console, plain=plain)
-    person = here.stdin.isatty()
+    person = is_terminal(here.stdin)
     editable = person and look.redraw
     with unseen_typing(here.stdin) if editable else contextlib.nullcontext():
         loaded = open_model(model or named or (journal.chat.model if journal else None), projector)
@@ -130,7 +131,7 @@ def _saved(chats: Chats, continued: bool, resume: str) -> Journal | None:
 def _system_text(here: Context, text: str, file: Path | None) -> str:
     from llamacli.cli.screen.attach import text_of
 
-    return text_of(here.cwd / file.expanduser()).strip() if file else text
+    return text_of(located(here.cwd, file)).strip() if file else text
 
 
 def _prepare(talk: Talk, no_save: bool, system: str, files: list[str], images: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from llamacli.cli.completion import complete_model
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.engine_options import add_loading_options, engine_settings, show_engine_log
 from llamacli.cli.reference import runnable
 from llamacli.cli.screen.quality import Measured, quality_picture, quality_table
@@ -58,7 +58,7 @@ def evaluate_command(
     models, text_name = _models_and_text(here.cwd, names, file)
     settings = engine_settings(context, here.env)
     show_engine_log(here)
-    picture = here.cwd / Path(plot).expanduser() if plot else None
+    picture = located(here.cwd, plot) if plot else None
     if picture is not None:
         check_target(picture, force=force)
     text = read_text(here, text_name, "heldout")
@@ -75,7 +75,7 @@ def evaluate_command(
 def _models_and_text(cwd: Path, names: Sequence[str], file: str) -> tuple[list[str], str]:
     """The last argument is the text where it is a file that is no model."""
     models, text = list(dict.fromkeys(names)), file
-    last = cwd / Path(models[-1]).expanduser()
+    last = located(cwd, models[-1])
     if not file and (models[-1] in (BUILTIN, "-") or (last.is_file() and not _is_gguf(last))):
         text = models.pop()
     if not models:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from llamacli.cli.completion import complete_model
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.engine_options import add_loading_options, engine_settings, show_engine_log
 from llamacli.cli.reference import runnable
 from llamacli.cli.texts import BUILTIN, read_text
@@ -53,7 +53,7 @@ def imatrix_command(
     here: Context = context.obj
     settings = engine_settings(context, here.env)
     show_engine_log(here)
-    target = here.cwd / Path(out or f"{Path(model).resolve().name.removesuffix('.gguf')}.imatrix.{form}").expanduser()
+    target = located(here.cwd, out or f"{Path(model).resolve().name.removesuffix('.gguf')}.imatrix.{form}")
     check_target(target, force=force)
     words = read_text(here, text, "calibration")
     started = time.perf_counter()

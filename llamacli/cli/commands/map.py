@@ -7,16 +7,17 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from llamacli.cli.answer_form import AnswerForm, add_answer_form, answer_form, constraint
 from llamacli.cli.completion import complete_model
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.rows import INPUTS, OUTPUTS, Answer, Row, RowOutput, filled, rows_done, rows_from
-from llamacli.errors import CannotWrite, EngineError, LlamacliError, NotFound, SchemaError, UsageError
+from llamacli.cli.text_rows import source
+from llamacli.errors import CannotWrite, EngineError, LlamacliError, SchemaError, UsageError
 
 if TYPE_CHECKING:
     from llamacli.runtime.constrain import Constraint
@@ -82,7 +83,7 @@ def map_command(
         raise UsageError("no prompt", 'for example: llamacli map -m MODEL "language of: {line}" < lines.txt')
     held = constraint(here, form, None)
     with contextlib.ExitStack() as stack:
-        rows = rows_from(_source(here, file, stack), kind, field)
+        rows = rows_from(source(here, file, stack, "no rows"), kind, field)
         console_json = here.console.json_output
         output, done = _target(here, resume, out or ("jsonl" if console_json or resume else "text"), stack)
         settings = engine_settings(context, here.env)
@@ -262,30 +263,17 @@ def _precise(engine: LlamaEngine) -> bool:
     return engine.gguf.file_type_name == "F32"
 
 
-def _source(here: Context, name: str, stack: contextlib.ExitStack) -> Any:
-    if name in ("", "-"):
-        if here.stdin.isatty():
-            raise UsageError("no rows", "pipe them in, or name their file: -f FILE")
-        if hasattr(here.stdin, "reconfigure"):
-            here.stdin.reconfigure(encoding="utf-8", errors="replace", newline="")
-        return here.stdin
-    path = here.cwd / Path(name).expanduser()
-    if not path.is_file():
-        raise NotFound(f"no such file: {name}")
-    return stack.enter_context(path.open(encoding="utf-8-sig", errors="replace", newline=""))
-
-
 def _target(here: Context, resume: Path | None, kind: str, stack: contextlib.ExitStack) -> tuple[RowOutput, int]:
     """Where answers go, and how many are there already."""
     if resume is None:
         return RowOutput(kind, here.console.write), 0
-    path = here.cwd / resume.expanduser()
+    path = located(here.cwd, resume)
     try:
-        file = stack.enter_context(path.open("a+", encoding="utf-8"))
+        file = stack.enter_context(path.open("a+", encoding="utf-8", newline="\n"))
         file.seek(0)
         text = file.read()
         whole = text[: text.rfind("\n") + 1]  # a line that was being written when the process died is written again
-        done = rows_done(whole.splitlines())
+        done = rows_done(whole.split("\n")[:-1])
         file.truncate(len(whole.encode()))
     except OSError as error:
         raise CannotWrite(f"cannot write {resume}: {(error.strerror or '').lower()}") from None

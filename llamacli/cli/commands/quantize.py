@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from llamacli.cli.completion import complete_model, complete_type
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.fitting import parse_mode
 from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options
 from llamacli.cli.quantize_report import describe, report_of, show_families, show_plans
@@ -165,13 +165,12 @@ def _entries(cwd: Path, file: str) -> list[str]:
     """The REGEX=TYPE entries of a --tensor-type-file."""
     if not file:
         return []
-    path = cwd / Path(file).expanduser()
+    from llamacli.cli.screen.attach import text_of
+
+    path = located(cwd, file)
     if not path.is_file():
         raise NotFound(f"no such file: {path}")
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path} as text: {error}", "it should have entries like attn_v=q8_0") from error
+    return text_of(path).split()
 
 
 def _overrides(patterns: Sequence[str], output: str, embedding: str, leave_output: bool, pure: bool) -> Overrides:
@@ -195,7 +194,7 @@ def _matrix(cwd: Path, file: str, include: Sequence[str], exclude: Sequence[str]
                 "--include-weights and --exclude-weights choose from a matrix", "give one with --imatrix FILE"
             )
         return None
-    return read_importance(cwd / Path(file).expanduser()).only(include, exclude)
+    return read_importance(located(cwd, file)).only(include, exclude)
 
 
 def _options(

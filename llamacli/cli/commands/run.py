@@ -10,7 +10,7 @@ import typer
 
 from llamacli.cli.answer_form import add_answer_form, answer_form, constraint, tools_in
 from llamacli.cli.completion import complete_model
-from llamacli.cli.context import Context
+from llamacli.cli.context import Context, located
 from llamacli.cli.deadline import Deadline, seconds
 from llamacli.cli.engine_options import add_engine_options, engine_settings, given_engine_options, sampling
 from llamacli.cli.one_answer import Question, Run, Shown, Work
@@ -160,7 +160,7 @@ def _template(
     from llamacli.runtime.builtin_templates import PLAIN, PLAIN_STOP
     from llamacli.runtime.open_template import template_for
 
-    path = here.cwd / Path(choice).expanduser() if choice else None
+    path = located(here.cwd, choice) if choice else None
     found = template_for(engine, str(path) if path is not None and path.is_file() else choice)
     if choice == PLAIN or (found is None and continued):
         return template_for(engine, PLAIN), (PLAIN_STOP,)
@@ -170,7 +170,7 @@ def _template(
 def _text(here: Context, path: Path) -> str:
     from llamacli.cli.screen.attach import text_of
 
-    full = here.cwd / path.expanduser()
+    full = located(here.cwd, path)
     if not full.is_file():
         raise NotFound(f"no such file: {path}")
     return text_of(full)

@@ -17,6 +17,7 @@ from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_data import check_weights
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.library.digest import file_matches
+from llamacli.library.store import bytes_of
 
 
 def verify_command(
@@ -70,7 +71,7 @@ _HASH = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 
 def _check_names(here: Context, gguf: GGUF) -> list[str]:
     """What the names of the files promise of their bytes. Raises CorruptFile."""
-    promised = [(path, found[1]) for path in gguf.paths if (found := _HASH.fullmatch(path.resolve().name))]
+    promised = [(path, found[1]) for path in gguf.paths if (found := _HASH.fullmatch(bytes_of(path).name))]
     if not promised:
         return []
     with here.console.progress("Hashing", sum(path.stat().st_size for path, _ in promised)) as progress:

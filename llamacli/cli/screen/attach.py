@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import glob
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llamacli.cli.context import located
+from llamacli.cli.plain_text import decoded, is_binary
 from llamacli.errors import NotFound, UsageError
 from llamacli.library.chats import PictureFile, with_pictures
 
@@ -42,9 +45,11 @@ def block(name: str, text: str) -> str:
 
 def as_typed(folder: Path, text: str) -> str:
     """The path that `text` means: as it stands, or without the quotes and backslashes of a file dropped on a terminal."""
+    if sys.platform == "win32":  # whose terminals quote names with blanks, and whose separator is no mark
+        return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
     try:
         words = shlex.split(text)
-        plain = (folder / Path(text).expanduser()).exists()
+        plain = located(folder, text).exists()
     except (OSError, ValueError):  # an odd quote, or too long for a path
         return text
     return words[0] if len(words) == 1 and not plain else text
@@ -52,11 +57,12 @@ def as_typed(folder: Path, text: str) -> str:
 
 def blocks_of(folder: Path, pattern: str) -> Iterator[tuple[str, str]]:
     """Name and text of each file that a path or a pattern means. Raises NotFound, UsageError for what is no text."""
-    plain = folder / Path(pattern).expanduser()
+    plain = located(folder, pattern)
     if plain.is_file():
         yield pattern, text_of(plain)
         return
-    found = sorted(path for path in map(Path, glob.glob(str(plain), recursive=True)) if path.is_file())  # noqa: PTH207
+    names = glob.glob(str(located(Path(), pattern)), root_dir=folder, recursive=True)  # noqa: PTH207
+    found = sorted(path for path in (folder / name for name in names) if path.is_file())
     if not found:
         raise NotFound(f"no file {pattern}", "a path, or a pattern such as src/*.py")
     for path in found:
@@ -73,9 +79,9 @@ def text_of(path: Path) -> str:
         raise NotFound(f"cannot read {path}: {error.strerror}") from error
     if size > LARGEST_FILE:
         raise UsageError(f"{path} is {size:,} bytes; at most {LARGEST_FILE:,} go into a message")
-    if b"\0" in data:
+    if is_binary(data):
         raise UsageError(f"{path} is not text: it has a NUL byte at offset {data.index(0)}")
     try:
-        return data.decode("utf-8-sig")
+        return decoded(data)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: byte {error.start}") from error

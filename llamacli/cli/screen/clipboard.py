@@ -70,7 +70,7 @@ def pasted(env: Mapping[str, str]) -> str | bytes:
     for tool in tools:
         if tool.kinds and _PNG in _output(tool.kinds).decode("utf-8", "replace").split():
             return _output(tool.picture)
-        text = _output(tool.text).decode("utf-8", "replace")
+        text = _output(tool.text).decode("utf-8-sig", "replace").replace("\r\n", "\n")
         if text.strip():
             return text
     if tools:

@@ -6,6 +6,7 @@ The only file that imports prompt_toolkit; a chat that is piped or plain never d
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def _keys() -> KeyBindings:
 
     @keys.add("c-g")
     def editor(event: KeyPressEvent) -> None:
+        if sys.platform == "win32" and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
+            os.environ["EDITOR"] = "notepad"  # the toolkit knows only the editors of other systems
         event.current_buffer.open_in_editor(validate_and_handle=False)
 
     @keys.add("escape", "escape", filter=empty)

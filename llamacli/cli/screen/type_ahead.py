@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -13,11 +14,11 @@ def unseen_typing(stdin: TextIO) -> Iterator[None]:
 
     For prompts that edit the line themselves; where there is no such terminal nothing happens.
     """
-    try:
-        import termios
-    except ImportError:  # Windows echoes only while a line is read
+    if sys.platform == "win32":  # which echoes only while a line is read
         yield
         return
+    import termios
+
     try:
         handle = stdin.fileno()
         before = termios.tcgetattr(handle)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llamacli.cli.context import located
 from llamacli.cli.screen.attach import Attached, as_typed, block, blocks_of
 from llamacli.cli.screen.clipboard import copy, pasted
 from llamacli.cli.screen.sanitize import sanitize
@@ -68,9 +71,18 @@ def _run(talk: Talk, argument: str) -> None:
     done = subprocess.run(
         argument, shell=True, cwd=talk.context.cwd, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
-    output = (done.stdout + done.stderr).decode("utf-8", "replace")
+    output = _printed(done.stdout + done.stderr)
     talk.say(output.rstrip("\n"), dim=True)
     talk.attach(f"$ {argument}", block(f"$ {argument}  (exit {done.returncode})", output))
+
+
+def _printed(data: bytes) -> str:
+    """What a program has printed: UTF-8, or on Windows, where it is none, the console's own character set."""
+    if sys.platform == "win32":
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode("utf-8").replace("\r\n", "\n")
+        return data.decode("oem", "replace").replace("\r\n", "\n")
+    return data.decode("utf-8", "replace")
 
 
 def _save(talk: Talk, argument: str) -> None:
@@ -117,7 +129,7 @@ def last_code(answer: str) -> str:
 def _target(talk: Talk, argument: str, suffix: str) -> Path:
     """Where to write: never over a file that exists."""
     name = argument or f"chat-{talk.chat.id}{suffix}"
-    path = talk.context.cwd / Path(name).expanduser()
+    path = located(talk.context.cwd, name)
     if path.exists():
         raise CannotWrite(f"{path} exists", "choose another name")
     return path

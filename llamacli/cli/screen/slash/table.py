@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llamacli.cli.context import located
 from llamacli.cli.screen.slash import files, saved, settings, turns, view
 from llamacli.cli.screen.slash.command import Slash
 from llamacli.errors import UsageError
@@ -71,7 +72,7 @@ def _candidates(talk: Talk, kind: str, typed: str) -> Iterator[str]:
 def _paths(folder: Path, typed: str) -> Iterator[str]:
     """Files and folders that begin with what was typed, hidden ones only when asked for."""
     head, slash, start = typed.rpartition("/")
-    where = folder / Path(head + slash).expanduser()
+    where = located(folder, head + slash)
     try:
         entries = sorted(where.iterdir(), key=lambda path: path.name)
     except OSError:
