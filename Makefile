@@ -1,7 +1,7 @@
 # One word per task. Each creates the environment it needs; only Python, make and a C++ compiler must be there.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 export CMAKE_ARGS ?= -DGGML_RPC=ON
 # GCC 11 and 12 compile the engine's AMX tiles wrongly (llamacli/runtime/tiles.py); without them it is only slower.
 COMPILER := $(shell $(CXX) -dM -E -x c++ /dev/null 2>/dev/null)
@@ -21,6 +21,8 @@ lint: $(VENV)/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
 format: $(VENV)/developing
 	$(BIN)/ruff check --fix .

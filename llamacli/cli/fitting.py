@@ -48,12 +48,15 @@ def room() -> Room:
     """What is free now."""
     from llamacli.runtime.memory import memory
 
-    gpus = 0
+    free, gpus = memory().available, 0
     with suppress(EngineError):
         from llamacli.runtime.backends import engine_info
 
-        gpus = sum(device.memory_free for device in engine_info().gpus)
-    return Room(memory().available, gpus)
+        found = engine_info().gpus
+        # What is not free for anybody is not free for a GPU that shares it either (Apple's, and those in processors).
+        shared = min(free, sum(device.memory_free for device in found if device.shares_memory))
+        gpus = sum(device.memory_free for device in found if not device.shares_memory) + shared
+    return Room(free, gpus)
 
 
 @dataclass(frozen=True)

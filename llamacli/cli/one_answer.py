@@ -135,7 +135,7 @@ class Run:
     def _show(self, out: AnswerOutput, thoughts: ThoughtOutput, events: EventOutput | None) -> None:
         from llamacli.cli.answer_output import likelihood_object
 
-        start = time.monotonic()
+        start = time.perf_counter()
         # A script that asks for an object needs the text collected, a pipe needs it at once.
         try:
             for piece in self._pieces():
@@ -143,14 +143,14 @@ class Run:
                     self.got.finish, self.got.usage = piece.finish, piece.usage
                     self.got.thinking = piece.kind == "reasoning"
                 if not self.got.first:
-                    self.got.first = time.monotonic() - start
+                    self.got.first = time.perf_counter() - start
                 if events is not None:
                     events.write(piece)
                 if piece.likelihood is not None:
                     self.got.logprobs.append(likelihood_object(self.engine.vocab, piece))
                 if piece.kind == "reasoning":
                     self.got.reasoning.append(piece.text)
-                    thoughts.write(piece, time.monotonic() - start)
+                    thoughts.write(piece, time.perf_counter() - start)
                 elif piece.text:
                     thoughts.end()
                     self.got.text.append(piece.text)

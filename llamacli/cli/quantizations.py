@@ -14,6 +14,7 @@ from llamacli.cli.models import default_model, model_path
 from llamacli.cli.remote import hub_name
 from llamacli.cli.sizes import human_size
 from llamacli.errors import DoesNotFit, NotFound, Unsupported
+from llamacli.formats.sparse import write_sparse
 from llamacli.library.variants import variants
 
 if TYPE_CHECKING:
@@ -118,7 +119,5 @@ def sparse(plan: Plan) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="llamacli-header-") as folder:
         paths = plan.paths(Path(folder) / "model.gguf")
         for path, layout in zip(paths, plan.layouts, strict=True):
-            with path.open("wb") as file:
-                file.write(layout.header)
-                file.truncate(layout.size_bytes)
+            write_sparse(path, layout.header, layout.size_bytes)
         yield paths[0]

@@ -76,10 +76,7 @@ def show_families(here: Context) -> None:
 
 def peak_memory() -> str:
     """The most memory that this process has had, as the system counts it."""
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return "not measured"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f"{peak / 1e6:.0f} MB"
+    from llamacli.runtime.memory import peak_memory as most
+
+    peak = most()
+    return f"{peak / 1e6:.0f} MB" if peak else "not measured"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Collection, Sequence
@@ -53,12 +55,16 @@ class Stream(Protocol):
         """Let go; whoever waits for bytes is woken with an error."""
 
 
+_MOST_FILES = 10240
+"""More than macOS gives to anybody."""
+
+
 class LocalFile:
     """A file on disk, read with `preadv` where the system has it, else with a lock around seek and read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self._descriptor = _opened(path)
         weakref.finalize(self, os.close, self._descriptor)
         self._stamp = self._stamped()
         self.size = self._stamp[0]
@@ -86,9 +92,34 @@ class LocalFile:
 
     def _read(self, offset: int, buffer: memoryview) -> int:
         if hasattr(os, "preadv"):
-            return os.preadv(self._descriptor, [buffer], offset)
+            count: int = os.preadv(self._descriptor, [buffer], offset)
+            return count
         with self._lock:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             data = os.read(self._descriptor, len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.EMFILE or not _allow_more_files():
+            raise
+    return os.open(path, flags)
+
+
+def _allow_more_files() -> bool:
+    """Ask for as many open files as this process may have: macOS begins with 256, and large models have as many shards."""
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,7 +80,7 @@ def _copy_all(gguf: GGUF, out: BinaryIO, progress: Progress) -> None:
 
 def _copy(source: BinaryIO, out: BinaryIO, count: int, progress: Progress) -> None:
     """`count` bytes from one file's position to the other's, within the kernel where it can."""
-    if hasattr(os, "copy_file_range"):
+    if sys.platform == "linux":
         out.flush()
         count -= _copy_in_kernel(source, out, count, progress)
     while count:
@@ -94,6 +95,8 @@ def _copy(source: BinaryIO, out: BinaryIO, count: int, progress: Progress) -> No
 def _copy_in_kernel(source: BinaryIO, out: BinaryIO, count: int, progress: Progress) -> int:
     """How many bytes the kernel copied; less than `count` where it cannot between these file systems."""
     start, target, done = source.tell(), out.tell(), 0
+    if sys.platform != "linux" or not hasattr(os, "copy_file_range"):
+        return done
     try:
         while done < count:
             step = os.copy_file_range(

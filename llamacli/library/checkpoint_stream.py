@@ -159,8 +159,12 @@ class CheckpointStream:
     def finish(self) -> None:
         """See `Stream`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error or all(shard.verified for shard in self._used))
+            while not self._changed.wait_for(self._at_its_end, 0.2):
+                continue  # Windows hears no Ctrl-C while somebody waits without a limit
         self._raise()
+
+    def _at_its_end(self) -> bool:
+        return self._error is not None or all(shard.verified for shard in self._used)
 
     def stop(self) -> None:
         """See `Stream`."""

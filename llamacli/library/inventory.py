@@ -72,19 +72,19 @@ def local_models(
 def _hub_models(places: Places, index: Index) -> Iterator[LocalModel]:
     cache = HubCache(places.hub_cache)
     for repo in cache.repos():
-        seen: set[tuple[int, int]] = set()
+        seen: set[tuple[int, int | str]] = set()
         for snapshot in cache.snapshots(repo):
             yield from _snapshot_models(snapshot, seen, index)
 
 
-def _snapshot_models(snapshot: Snapshot, seen: set[tuple[int, int]], index: Index) -> Iterator[LocalModel]:
+def _snapshot_models(snapshot: Snapshot, seen: set[tuple[int, int | str]], index: Index) -> Iterator[LocalModel]:
     """The models of one commit that no newer commit has; older ones are named with their commit."""
     entries = snapshot.entries()
     offered = variants(entries)
     first_commit = not seen
     for variant in offered:
         statuses = [entries[name] for name in variant.files]
-        real = statuses[0].st_dev, statuses[0].st_ino
+        real = _identity(statuses[0], variant.files[0])
         if variant.complete and real not in seen:
             same = [v for v in offered if v.quant == variant.quant]
             selector = variant.quant if variant.quant and len(same) == 1 else variant.files[0]
@@ -95,13 +95,18 @@ def _snapshot_models(snapshot: Snapshot, seen: set[tuple[int, int]], index: Inde
         seen.add(real)
     weights = [name for name in entries if name.endswith(".safetensors")]
     if weights and not offered:
-        real = entries[weights[0]].st_dev, entries[weights[0]].st_ino
+        real = _identity(entries[weights[0]], weights[0])
         if real not in seen:
             revision = "" if first_commit else snapshot.commit[:12]
             name = str(ModelName("hub", snapshot.repo, "", revision))
             used, size = max(map(_used, entries.values())), sum(status.st_size for status in entries.values())
             yield LocalModel(name, "safetensors", size, 0, "hf", used, snapshot.folder)
         seen.add(real)
+
+
+def _identity(status: os.stat_result, name: str) -> tuple[int, int | str]:
+    """Equal for two names of one file; some network shares have no numbers for files."""
+    return status.st_dev, status.st_ino or name
 
 
 def _made_models(folder: Path, index: Index) -> Iterator[LocalModel]:

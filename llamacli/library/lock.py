@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
+_TRIES = 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -35,7 +37,7 @@ def only_one(path: Path, waiting: Callable[[], None], pause: float = 0.2) -> Ite
 def _acquire(path: Path, waiting: Callable[[], None], pause: float) -> int:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o664)
+        descriptor = _opened(path)
         try:
             if _locked(descriptor) and _still(path, descriptor):
                 return descriptor
@@ -45,6 +47,17 @@ def _acquire(path: Path, waiting: Callable[[], None], pause: float) -> int:
         os.close(descriptor)
         waiting()
         time.sleep(pause)
+
+
+def _opened(path: Path) -> int:
+    """The file of the lock. Windows refuses for a moment to open one that another process is removing."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    for _ in range(_TRIES) if sys.platform == "win32" else ():
+        try:
+            return os.open(path, flags, 0o664)
+        except PermissionError:
+            time.sleep(0.05)
+    return os.open(path, flags, 0o664)
 
 
 def _still(path: Path, descriptor: int) -> bool:
@@ -67,16 +80,16 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _unlock(descriptor: int) -> None:
         with contextlib.suppress(OSError):
             os.lseek(descriptor, 0, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 

@@ -24,6 +24,8 @@ def total_memory() -> int | None:
 
 
 def _posix() -> int | None:
+    if sys.platform == "win32":
+        return None
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -50,10 +52,10 @@ def _windows() -> int | None:
 
     class Status(ctypes.Structure):
         _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *[(name, ctypes.c_ulonglong) for name in ("total", "free", "page", "page_free", "virtual", "virtual_free")],
-            ("extended", ctypes.c_ulonglong),
+            ("length", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            *[(name, ctypes.c_uint64) for name in ("total", "free", "page", "page_free", "virtual", "virtual_free")],
+            ("extended", ctypes.c_uint64),
         )
 
     status = Status(length=ctypes.sizeof(Status))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from llamacli.formats.gguf_reader import read_header
+from llamacli.formats.sparse import write_sparse
 from llamacli.library.http import Session
 from llamacli.library.hub import Hub, RemoteFile, RemoteRepo
 from llamacli.library.remote_bytes import RemoteBytes
@@ -33,9 +34,7 @@ def sparse_headers(hub: Hub, repo: RemoteRepo, files: Sequence[RemoteFile]) -> I
             for path, file in zip(paths, files, strict=True):
                 front = _Front(RemoteBytes(hub, repo, file), session)
                 read_header(Path(f"{repo.name}/{file.name}"), cast("BinaryIO", front), file.size, arrays="skip")
-                with path.open("wb") as sparse:
-                    sparse.write(front.data)
-                    sparse.truncate(file.size)
+                write_sparse(path, front.data, file.size)
             yield paths[0]
     finally:
         session.close()

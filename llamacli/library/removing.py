@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,8 +53,9 @@ def plan_removal(cache: HubCache, name: ModelName) -> Removal:
     if not chosen and not parts and not (everything and cache.repo_folder(name.name).is_dir()):
         raise NotFound(f"{name} is not on this computer", "see: llamacli list")
     others = {p for s in cache.snapshots(name.name) for p in _files(s.path)} - chosen
-    needed = {_target(p) for p in others}
-    targets = {_target(p) for p in chosen}
+    same = cache.blobs_by_identity(name.name)
+    needed = {_target(p, same) for p in others}
+    targets = {_target(p, same) for p in chosen}
     blobs = sorted({t for t in targets - needed if t not in chosen and t.exists()} | set(parts))
     return Removal(
         repo=name.name,
@@ -129,11 +130,15 @@ def _files(folder: Path) -> list[Path]:
     return [Path(root) / name for root, _, names in os.walk(folder) for name in names]
 
 
-def _target(pointer: Path) -> Path:
-    """The blob a name points at, one step away: a blob may itself be a link into a store that others share."""
+def _target(pointer: Path, same: Mapping[tuple[int, int], Path]) -> Path:
+    """The blob a name points at, one step away: a blob may itself be a link into a store that others share.
+
+    Without links a name is the blob under a second name (`same` tells which), or the file itself.
+    """
     if pointer.is_symlink():
         return Path(os.path.normpath(pointer.parent / pointer.readlink()))
-    return pointer
+    status = pointer.stat()
+    return same.get((status.st_dev, status.st_ino), pointer)
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ Layout (huggingface_hub's, shared with transformers, hf and llama.cpp):
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -78,6 +79,16 @@ class HubCache:
         """Where bytes with `digest` are or would be."""
         return self.repo_folder(repo) / "blobs" / digest
 
+    def blobs_by_identity(self, repo: str) -> dict[tuple[int, int], Path]:
+        """(device, inode) -> blob, for names in snapshots that are no links because the system has none to give."""
+        found = {}
+        with contextlib.suppress(OSError):
+            for path in (self.repo_folder(repo) / "blobs").iterdir():
+                status = path.stat()
+                if status.st_ino:  # some network shares have none
+                    found[status.st_dev, status.st_ino] = path
+        return found
+
     def lock(self, repo: str, digest: str) -> Path:
         """The lock that huggingface_hub takes for the same blob."""
         return self.root / ".locks" / self.repo_folder(repo).name / f"{digest}.lock"
@@ -93,6 +104,18 @@ class HubCache:
                 return file.read().strip()
         except (OSError, UnicodeDecodeError):
             return ""
+
+
+def bytes_of(path: Path) -> Path:
+    """The file that holds a model's bytes: where a link leads, or in a cache without links the blob that it equals."""
+    real = path.resolve()
+    for parent in real.parents:
+        if parent.parent.name == "snapshots" and (blobs := parent.parent.parent / "blobs").is_dir():
+            cache = HubCache(blobs.parent.parent)
+            status = real.stat()
+            repo = blobs.parent.name.removeprefix("models--").replace("--", "/")
+            return cache.blobs_by_identity(repo).get((status.st_dev, status.st_ino), real)
+    return real
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:

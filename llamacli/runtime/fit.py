@@ -10,6 +10,7 @@ figures come from loading the header with `no_alloc`: the engine then lays out e
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -173,7 +174,7 @@ def laid_out(path: Path, settings: EngineSettings, *, swa_full: bool = True) -> 
     params.flash_attn_type, params.swa_full = FLASH_ATTENTION[s.flash_attn], swa_full
     lines: list[str] = []
     with bindings.listening(lines.append):
-        model = lib.llama_model_load_from_file(str(path).encode(), model_params)
+        model = lib.llama_model_load_from_file(os.fsencode(path), model_params)
         made = lib.llama_init_from_model(model, params) if model else None
         weights = int(lib.llama_model_size(model)) if model else 0
         if made:

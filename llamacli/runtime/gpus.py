@@ -77,10 +77,10 @@ def nvidia_smi() -> str:
     program = shutil.which("nvidia-smi") or "/usr/lib/wsl/lib/nvidia-smi"
     command = (program, "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
 
 
 def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
@@ -176,5 +176,6 @@ def _windows_adapters() -> tuple[Gpu, ...]:
         match = re.search(r"ven_([0-9a-f]{4})", device, re.I)
         vendor = PCI_VENDORS.get(int(match[1], 16)) if match else None
         if vendor:
-            found.append(Gpu(name, vendor, memory if isinstance(memory, int) else None))
+            inside = vendor == "intel" and "arc" not in name.lower()  # Intel's own lend themselves main memory
+            found.append(Gpu(name, vendor, memory if isinstance(memory, int) else None, unified=inside))
     return tuple(found)

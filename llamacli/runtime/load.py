@@ -77,8 +77,8 @@ class _Watch:
 
 
 def file_name(path: Path) -> bytes:
-    """A path as the engine takes it."""
-    return str(path).encode() if os.name == "nt" else os.fsencode(path)
+    """A path as the engine takes it: the bytes that the system knows, in UTF-8 on Windows."""
+    return os.fsencode(path)
 
 
 def load_adapters(library: Any, model: Any, settings: EngineSettings) -> list[tuple[Any, float]]:

@@ -88,9 +88,10 @@ def _number(path: Path) -> int | None:
 
 def _output(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+        done = subprocess.run(command, capture_output=True, timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
+    return done.stdout.decode("utf-8", "replace")
 
 
 def _windows() -> Memory:

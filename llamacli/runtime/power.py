@@ -52,10 +52,10 @@ def pmset_power(text: str) -> Power:
 
 def _macos() -> Power:
     try:
-        done = subprocess.run(("pmset", "-g", "batt"), capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(("pmset", "-g", "batt"), capture_output=True, timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return Power()
-    return pmset_power(done.stdout)
+    return pmset_power(done.stdout.decode("utf-8", "replace"))
 
 
 def _windows() -> Power:

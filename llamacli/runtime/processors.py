@@ -156,7 +156,7 @@ def cgroup_folders(root: Path, controller: str = "") -> list[Path]:
 def read(path: Path) -> str:
     """The text of a small system file; empty when there is none."""
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -105,7 +106,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters["_measured"] = self.limits.measure
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise
-        self.globals["strftime_now"] = lambda form: now().strftime(form)
+        self.globals["strftime_now"] = lambda form: now().strftime(_portable(form))
 
     # -- compiling ---------------------------------------------------------------------------------------------
 
@@ -272,6 +273,11 @@ def _tojson(
 
 def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
+
+
+def _portable(form: str) -> str:
+    """A form of time in this system's own signs: Windows has another one for numbers without a zero in front."""
+    return form.replace("%-", "%#") if sys.platform == "win32" else form
 
 
 def _said(error: BaseException) -> str:

@@ -43,12 +43,12 @@ def tiles_work() -> bool:
     name = hashlib.sha256(bindings.build().encode()).hexdigest()[:16]
     known = user_cache() / f"tiles-{name}"
     try:
-        return known.read_text() == "work"
-    except OSError:
+        return known.read_text(encoding="ascii") == "work"
+    except (OSError, UnicodeDecodeError):
         works = _tried()
     try:
         known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text("work" if works else "fail")
+        known.write_text("work" if works else "fail", encoding="ascii")
     except OSError:
         pass  # a cache that cannot be written costs the trial again
     return works

@@ -13,6 +13,7 @@ from support import Result
 
 from llamacli.cli.app import invoke as invoke_app
 from llamacli.cli.context import Context
+from llamacli.cli.screen.attach import blocks_of
 from llamacli.cli.screen.slash.table import SLASH, find, parse
 from llamacli.errors import UsageError
 from llamacli.library.chats import Chats
@@ -167,6 +168,15 @@ def test_a_file_dropped_on_the_terminal_is_found(chat: Chat, tmp_path: Path, typ
     (tmp_path / "my notes.txt").write_text("text\n")
     assert chat(f"/file {typed}").code == 0
     assert chat("/file it's").code == 3
+
+
+def test_a_pattern_is_one_within_a_folder_whose_name_looks_like_one(tmp_path: Path) -> None:
+    folder = tmp_path / "[draft] a*"
+    folder.mkdir()
+    (folder / "x.txt").write_bytes(b"one\r\ntwo\n")
+    (folder / "y.txt").write_text("three", encoding="utf-16")
+    assert list(blocks_of(folder, "?.txt")) == [("x.txt", "one\ntwo\n"), ("y.txt", "three")]
+    assert next(blocks_of(tmp_path, f"{folder}/x.txt"))[1] == "one\ntwo\n"
 
 
 @pytest.mark.parametrize(("data", "says"), [(b"\xff\xfeabc", "not UTF-8"), (b"a\0b", "NUL byte at offset 1")])

@@ -148,6 +148,19 @@ def test_an_interrupted_file_is_gone_on_with(mapped: Callable[..., Result], tmp_
     assert mapped(rows, *flags, half).code == 2
 
 
+def test_a_file_from_another_system_is_gone_on_with_byte_for_byte(
+    mapped: Callable[..., Result], tmp_path: Path
+) -> None:
+    rows, flags = "a cat\nthe dog\n", ("about {line}", "-n", "6", "--resume")
+    whole, other = tmp_path / "whole.jsonl", tmp_path / "other.jsonl"
+    assert mapped(rows, *flags, whole).code == 0
+    second = whole.read_bytes().splitlines(keepends=True)[1]
+    first = '{"row": 1, "text": "a line\u2028and its next"}\r\n'.encode()
+    other.write_bytes(first + second[:10])
+    assert mapped(rows, *flags, other).code == 0
+    assert other.read_bytes() == first + second
+
+
 def test_rows_of_all_kinds() -> None:
     def read(text: str, kind: str, key: str = "") -> list[Row]:
         return list(rows_from(io.StringIO(text, newline=""), kind, key))

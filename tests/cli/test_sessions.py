@@ -27,6 +27,14 @@ def chats(tmp_path: Path) -> Chats:
     return found
 
 
+@pytest.mark.parametrize("created", [1e30, -1e18, 253_402_300_800e3])
+def test_a_conversation_of_no_day_is_listed_all_the_same(created: float, invoke: Invoke, tmp_path: Path) -> None:
+    journal = Chats(tmp_path / "home" / "data" / "chats").new("/models/m.gguf", created)
+    journal.say({"role": "user", "content": "Hello"})
+    for arguments in (("sessions",), ("sessions", "show", "hello", "--json")):
+        assert invoke(*arguments).code == 0
+
+
 def test_conversations_are_listed_and_printed(chats: Chats, invoke: Invoke) -> None:
     listed = invoke("sessions", "--json").json
     assert [entry["label"] for entry in listed] == ["Cats", "Hello"] and listed[0]["messages"] == 2

@@ -56,6 +56,12 @@ def test_a_stream_that_was_closed_before_is_no_traceback(llamacli: Llamacli, clo
     assert closed == 1 or done.stdout.startswith(b"code  meaning\n")
 
 
+def test_the_home_of_nobody_is_a_name_like_any_other(llamacli: Llamacli) -> None:
+    done = llamacli("map", "-m", "x", "-f", "~nobody-has-this-name/rows", "{line}", stdin=subprocess.DEVNULL)
+    assert done.returncode == 3
+    assert done.stderr.decode() == "error: no such file: ~nobody-has-this-name/rows\n"
+
+
 def test_windows_words_for_a_reader_that_is_gone_are_known() -> None:
     pipe, name = OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EINVAL, "Invalid argument", "a?b")
     assert reader_is_gone(pipe, "win32") and not reader_is_gone(name, "win32")
@@ -90,6 +96,23 @@ def test_the_locale_changes_no_text_that_is_learned_from(
         assert llamacli(*command, input=TEXT.encode() * 4, env=variables).returncode == 0
         found.append((tmp_path / "m.gguf").read_bytes())
     assert found[0] == found[1]
+
+
+NAMES = ["модель é 日本 [1].gguf", os.fsdecode(b"\xff\xc3.gguf")]
+
+
+@posix
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
+@pytest.mark.parametrize("name", NAMES, ids=["letters", "no letters"])
+@pytest.mark.parametrize("env", [{"PYTHONUTF8": "1"}, LOCALES["C"]], ids=["UTF-8", "C"])
+def test_names_of_any_bytes_reach_the_engine(
+    llamacli: Llamacli, env: dict[str, str], name: str, converted: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / name).hardlink_to(converted("stories260K-hf", "F32"))
+    fitting = llamacli("fit", f"./{name}", "--json", env=env)
+    assert fitting.returncode == 0 and b'"fits": true' in fitting.stdout, fitting.stderr.decode()
+    answer = llamacli("run", "-m", f"./{name}", "-n", "1", "--raw", "Once", "--allow-truncated", "-t", "1", env=env)
+    assert answer.returncode == 0 and answer.stdout, answer.stderr.decode()
 
 
 TEXTS = {"UTF-8": TEXT.encode(), "UTF-8 with a mark": TEXT.encode("utf-8-sig"), "UTF-16": TEXT.encode("utf-16")}

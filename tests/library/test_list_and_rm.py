@@ -44,7 +44,9 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "hf" / "hub"
 
 
-def put(cache: Path, repo: str, commit: str, files: dict[str, bytes], ref: str = "") -> None:
+def put(
+    cache: Path, repo: str, commit: str, files: dict[str, bytes], ref: str = "", *, hard_links: bool = False
+) -> None:
     folder = cache / ("models--" + repo.replace("/", "--"))
     for name, content in files.items():
         blob = folder / "blobs" / f"{abs(hash(content)):064x}"
@@ -52,7 +54,10 @@ def put(cache: Path, repo: str, commit: str, files: dict[str, bytes], ref: str =
         blob.write_bytes(content)
         pointer = folder / "snapshots" / commit / name
         pointer.parent.mkdir(parents=True, exist_ok=True)
-        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+        if hard_links:
+            pointer.hardlink_to(blob)
+        else:
+            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     if ref:
         (folder / "refs").mkdir(exist_ok=True)
         (folder / "refs" / ref).write_text(commit)
@@ -184,6 +189,17 @@ def test_a_blob_that_another_revision_needs_stays(invoke: Invoke, cache: Path) -
     assert blobs(cache) == 2
     assert not scan_cache_dir(cache).warnings
     assert invoke("download", "a/M:Q8_0", "--offline").code == 0
+
+
+def test_a_cache_without_symbolic_links_gives_its_bytes_back_too(invoke: Invoke, cache: Path) -> None:
+    put(cache, "a/M", OLD, {"M-Q8_0.gguf": b"same" * 1000}, hard_links=True)
+    put(cache, "a/M", NEW, {"M-Q4_0.gguf": b"new" * 1000}, ref="main", hard_links=True)
+    same, pointer = cache / "models--a--M/snapshots" / OLD / "M-Q8_0.gguf", cache / "models--a--M/snapshots" / NEW
+    (pointer / "M-Q8_0.gguf").hardlink_to(same)
+    assert invoke("rm", f"a/M@{OLD}", "-y", "--json").json["freed"] == 0
+    assert blobs(cache) == 2 and not same.exists()
+    assert invoke("rm", "a/M:Q8_0", "-y", "--json").json["freed"] == 4000
+    assert blobs(cache) == 1 and invoke("download", "a/M:Q4_0", "--offline").code == 0
 
 
 def test_a_branch_that_pointed_at_what_went_goes_too(invoke: Invoke, cache: Path) -> None:

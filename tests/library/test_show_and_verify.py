@@ -34,9 +34,10 @@ def test_a_checkpoint_on_the_hub_is_shown_from_its_headers(invoke: Invoke, tmp_p
     assert "safetensors" in invoke("list").out
 
 
+@pytest.mark.parametrize("hard_links", [False, True], ids=["symbolic", "hard"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_verify_compares_with_the_digest_in_the_cache(invoke: Invoke, tmp_path: Path, converted: Callable[..., Path],
-                                                      flip: bool) -> None:  # fmt: skip
+                                                      flip: bool, hard_links: bool) -> None:  # fmt: skip
     content = bytearray(converted("stories260K-hf", "Q8_0").read_bytes())
     digest = hashlib.sha256(content).hexdigest()
     content[-40] ^= flip  # in the values of a block, where any bits are a number
@@ -45,7 +46,10 @@ def test_verify_compares_with_the_digest_in_the_cache(invoke: Invoke, tmp_path: 
     for path in (blob, pointer):
         path.parent.mkdir(parents=True)
     blob.write_bytes(content)
-    pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    if hard_links:
+        pointer.hardlink_to(blob)
+    else:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     result = invoke("verify", "a/M-GGUF:Q8_0")
     if flip:
         assert result.code == 9 and "its hash is not the one" in result.err

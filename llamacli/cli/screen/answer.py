@@ -49,17 +49,17 @@ class LiveAnswer:
 
     def show(self, pieces: Iterator[Piece]) -> Answer:
         """Take all pieces; a KeyboardInterrupt ends the answer with what is there."""
-        start = time.monotonic()
+        start = time.perf_counter()
         answer = self.answer
         try:
             for piece in pieces:
                 if not answer.first and (piece.text or piece.finish):
-                    answer.first = time.monotonic() - start
-                self._take(piece, time.monotonic() - start)
+                    answer.first = time.perf_counter() - start
+                self._take(piece, time.perf_counter() - start)
         except KeyboardInterrupt:
             answer.finish = "cancel"
         finally:
-            self._fold(time.monotonic() - start)
+            self._fold(time.perf_counter() - start)
             self._end()
         return answer
 

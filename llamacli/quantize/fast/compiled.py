@@ -100,7 +100,8 @@ def _fingerprint() -> str:
     cpu = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
     features = config.CPU_FEATURES
     if features is None:
-        features = llvmlite.binding.get_host_cpu_features().flatten()
+        with contextlib.suppress(RuntimeError):  # not known for every processor
+            features = llvmlite.binding.get_host_cpu_features().flatten()
     for part in (numba.__version__, llvmlite.__version__, sys.version, sys.platform, cpu, features):
         digest.update(str(part).encode())
     return digest.hexdigest()[:16]
