@@ -134,6 +134,6 @@ def test_text_has_an_encoding(name: str) -> None:
 
 def test_text_without_an_encoding_is_found(tmp_path: Path) -> None:
     bad = ('open("x")', 'path.open("w")', "path.read_text()", 'path.write_text("x")', "subprocess.run([], text=True)")
-    good = ('open("x", "rb")', 'path.open("wb")', "path.read_text(encoding='utf-8')", "source.open(name)")
+    good = ('open("f.bin", "rb")', 'path.open("wb")', "path.read_text(encoding='utf-8')", "source.open(name)")
     (tmp_path / "x.py").write_text("\n".join([*bad, *good]), encoding="utf-8")
     assert len(list(without_encoding(tmp_path / "x.py"))) == len(bad)

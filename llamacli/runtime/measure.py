@@ -7,6 +7,7 @@ the beginning-of-text token where the model wants one. Times are nanoseconds of 
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ class TimedModel:
         if self._devices is not None:
             params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         start = time.perf_counter_ns()
-        self.pointer: Any = lib.llama_model_load_from_file(str(settings.path).encode(), params)
+        self.pointer: Any = lib.llama_model_load_from_file(os.fsencode(settings.path), params)
         self.load_ns = time.perf_counter_ns() - start
         if not self.pointer:
             raise EngineError(f"the engine cannot load {settings.path.name}", bindings.failure_hint())

@@ -112,7 +112,7 @@ class Costs:
         )
         file = "".join(f"{part.stat().st_size} {part.stat().st_mtime_ns}" for part in gguf.paths)
         text = repr((str(gguf.path.absolute()), file, bindings.build(), how))
-        return cls(path, hashlib.sha256(text.encode()).hexdigest()[:32])
+        return cls(path, hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32])
 
     @property
     def known(self) -> bool:

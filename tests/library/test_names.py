@@ -34,7 +34,22 @@ def test_a_repository_is_taken_apart(text: str, parts: tuple[str, str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["./a", "../a/b", "/a/b", "~/m", "~", "C:\\m\\x.gguf", "c:/m", "x.gguf", "models/x.gguf", "m\\x", ".", ".."]
+    "text",
+    [
+        "./a",
+        "../a/b",
+        "/a/b",
+        "~/m",
+        "~",
+        "C:\\m\\x.gguf",
+        "c:/m",
+        "\\\\host\\m\\x",
+        "x.gguf",
+        "models/x.gguf",
+        "m\\x",
+        ".",
+        "..",
+    ],
 )
 def test_a_path_is_a_path(text: str) -> None:
     assert ModelName.parse(text) == ModelName("path", text)

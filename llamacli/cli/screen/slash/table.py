@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,12 +72,13 @@ def _candidates(talk: Talk, kind: str, typed: str) -> Iterator[str]:
 
 def _paths(folder: Path, typed: str) -> Iterator[str]:
     """Files and folders that begin with what was typed, hidden ones only when asked for."""
-    head, slash, start = typed.rpartition("/")
-    where = located(folder, head + slash)
+    cut = max(typed.rfind("/"), typed.rfind(os.sep)) + 1
+    head, start = typed[:cut], typed[cut:]
+    where = located(folder, head)
     try:
         entries = sorted(where.iterdir(), key=lambda path: path.name)
     except OSError:
         return
     for entry in entries:
         if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
-            yield head + slash + entry.name + ("/" if entry.is_dir() else "")
+            yield head + entry.name + ("/" if entry.is_dir() else "")
