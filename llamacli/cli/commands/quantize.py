@@ -229,7 +229,7 @@ def _before_long_work(here: Context, model: Model, target: str, names: Sequence[
     """Raises CannotWrite for an output that would be refused in the end. `names`: none where it is not known yet."""
     from llamacli.formats.atomic import check_target
 
-    named = bool(target) and not (here.cwd / Path(target).expanduser()).is_dir()
+    named = bool(target) and not located(here.cwd, target).is_dir()
     for name in names or ([""] if named else []):
         check_target(target_file(here.cwd, target, model.name, name, len(names)), force=force, inputs=model.inputs)
 
