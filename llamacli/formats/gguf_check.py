@@ -119,6 +119,24 @@ def _check_blocks(gguf: GGUF) -> None:
         raise _fault(gguf, f"{{arch}}.nextn_predict_layers is {predicting} of {blocks} blocks")
 
 
+_WITH_CONVOLUTIONS = ("lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe")
+_WITH_WINDOWS = ("exaone-moe", "olmo2")
+
+
+def _check_kinds(gguf: GGUF) -> None:
+    """Blocks of one kind alone, where the engine makes memory for two."""
+    heads = gguf.get("{arch}.attention.head_count_kv")
+    if gguf.architecture in _WITH_CONVOLUTIONS and isinstance(heads, tuple) and heads and all(heads):
+        raise _fault(gguf, "{arch}.attention.head_count_kv has heads in every block, no block is without attention")
+    recurrent = gguf.get("{arch}.attention.recurrent_layers")
+    if isinstance(recurrent, tuple) and recurrent and not any(recurrent):
+        raise _fault(gguf, "{arch}.attention.recurrent_layers names no block")
+    near = gguf.get("{arch}.attention.sliding_window_pattern")
+    windowed = gguf.architecture in _WITH_WINDOWS and _number(gguf, "{arch}.attention.sliding_window")
+    if windowed and isinstance(near, tuple) and near and not any(near):
+        raise _fault(gguf, "{arch}.attention.sliding_window_pattern names no block")
+
+
 def _check_experts(gguf: GGUF) -> None:
     count = _number(gguf, "{arch}.expert_count") or 0
     used = max(_numbers(gguf, "{arch}.expert_used_count"), default=0)
@@ -283,6 +301,7 @@ def _must_be_f32(tensor: TensorInfo) -> bool:
 
 RULES: tuple[Callable[[GGUF], None], ...] = (
     _check_blocks,
+    _check_kinds,
     _check_experts,
     _check_heads,
     _check_rope,
