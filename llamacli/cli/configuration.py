@@ -8,6 +8,7 @@ settings, then what suits the machine or the model. Names are those of the flags
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -92,7 +93,7 @@ def converted(name: str, value: Any, kind: str, where: str) -> Any:
         if kind == "bool":
             return _BOOLEANS[str(value).lower()]
         if kind == "float":
-            return float(value)
+            return _finite(float(value))
         if kind.startswith("tuple"):
             return [str(part) for part in value] if isinstance(value, list) else [str(value)]
         if kind.startswith("int") and name not in ENGINE_VARIABLES:
@@ -102,6 +103,12 @@ def converted(name: str, value: Any, kind: str, where: str) -> Any:
     except (KeyError, ValueError, TypeError):
         pass
     raise UsageError(f"{where}: {name.replace('_', '-')} = {value!r} is not of its kind ({kind.split(' ')[0]})")
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def write_setting(path: Path, name: str, value: Any) -> None:

@@ -75,7 +75,15 @@ def sampling(context: typer.Context, default: Sampling) -> Sampling:
 
 def _configured(context: typer.Context) -> dict[str, Any]:
     """What variables and files of settings say."""
-    return {name: setting.value for name, setting in configured(context.obj).items()}
+    found = configured(context.obj)
+    for name, setting in found.items():
+        check_setting(name, setting.value, setting.source)
+    return {name: setting.value for name, setting in found.items()}
+
+
+def check_setting(name: str, value: Any, where: str) -> None:
+    """Raise UsageError for a setting that its flag would refuse."""
+    _FLAGS.check(name, value, where)
 
 
 def _same(value: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llamacli.cli.context import Context, located
 from llamacli.cli.made import made_here
-from llamacli.errors import NotFound, Unsupported, UsageError
+from llamacli.errors import LlamacliError, NotFound, Unsupported, UsageError
 from llamacli.library.aliases import DEFAULT, aliases
 from llamacli.library.catalog import read_toml
 from llamacli.library.find import find_model
@@ -60,6 +60,14 @@ def lasting(context: Context, name: str) -> str:
     """`name` as it may be kept: what is a file here means the same in every folder later."""
     path = located(context.cwd, name)
     return str(path.absolute()) if path.is_file() else name
+
+
+def warn_if_missing(context: Context, name: str) -> None:
+    """Tell that a name which was just kept leads nowhere yet: it may be downloaded later, or misspelled."""
+    try:
+        model_path(context, name)
+    except LlamacliError as error:
+        context.console.warn(error.message)
 
 
 def default_model(context: Context) -> str:

@@ -64,7 +64,8 @@ def atomic_file(target: Path, *, force: bool = False, inputs: Iterable[Path] = (
             yield writing
             _finish(writing, target, force=force)
     except BaseException:
-        file.close()
+        with contextlib.suppress(OSError):  # what waits to be written on a full disk
+            file.close()
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise

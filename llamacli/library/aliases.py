@@ -7,6 +7,7 @@ default = "mine"                  the model that commands use when none is named
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from llamacli.errors import CannotWrite, NotFound, UsageError
@@ -35,7 +36,18 @@ def set_alias(config_dir: Path, name: str, model: str) -> None:
     if not good:
         raise UsageError(f"not a name: {name!r}", "an alias has letters, digits, dots, - and _")
     ModelName.parse(model)
-    _write(config_dir, {**{n: e.model for n, e in aliases(config_dir).items()}, name: model})
+    table = {**{n: e.model for n, e in aliases(config_dir).items()}, name: model}
+    _check_end(name, table)
+    _write(config_dir, table)
+
+
+def _check_end(name: str, table: Mapping[str, str]) -> None:
+    """Raise UsageError if `name` would lead back to itself."""
+    at, seen = name, {name}
+    while (at := table.get(at, "")) and at not in seen:
+        seen.add(at)
+    if at:
+        raise UsageError(f"the alias {name} would lead back to itself", "name a model: a file, or user/repo[:QUANT]")
 
 
 def remove_alias(config_dir: Path, name: str) -> None:

@@ -61,3 +61,14 @@ def test_an_answer_obeys_the_files_and_a_flag_wins(
     assert first["usage"]["completion"] == 3 and first["params"]["temp"] == 0
     assert json.loads(invoke(*some, "-n", "2", "--temp", "0.5").out)["usage"]["completion"] == 2
     assert invoke(*some, env={"LLAMACLI_PREDICT": "none"}).code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("temp", "nan"), ("temp", "inf"), ("top-p", "8"), ("flash-attn", "maybe"), ("power", "0")]
+)
+def test_what_a_flag_would_refuse_is_no_setting_either(invoke: Invoke, tmp_path: Path, name: str, value: str) -> None:
+    assert invoke("config", "set", name, value).code == 2
+    assert not (tmp_path / "home" / "config.toml").exists()
+    variable = f"LLAMACLI_{name.upper().replace('-', '_')}"
+    refused = invoke("run", "-m", "none.gguf", "x", env={variable: value})
+    assert refused.code == 2 and variable in refused.err

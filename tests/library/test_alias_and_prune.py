@@ -70,3 +70,15 @@ def test_prune_takes_what_nobody_is_downloading(invoke: Invoke, tmp_path: Path) 
     assert sorted(p.name[0] for p in blobs.iterdir()) == ["a", "a", "c"]
     assert invoke("prune", "-y").code == 0
     assert [p.name[0] for p in blobs.iterdir()] == ["c"]
+
+
+def test_an_alias_cannot_lead_back_to_itself(invoke: Invoke) -> None:
+    assert invoke("alias", "x", "x").code == 2
+    assert invoke("alias", "x", "y").code == 0 and invoke("alias", "y", "z").code == 0
+    refused = invoke("alias", "z", "x")
+    assert refused.code == 2 and "back to itself" in refused.err
+    assert len(invoke("alias", "--json").json) == 2
+
+
+def test_a_name_that_leads_nowhere_is_kept_with_a_warning(invoke: Invoke) -> None:
+    assert "no model is called nope" in invoke("default", "nope").err

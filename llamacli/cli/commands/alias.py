@@ -8,7 +8,7 @@ import typer
 
 from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context
-from llamacli.cli.models import lasting
+from llamacli.cli.models import lasting, warn_if_missing
 from llamacli.errors import UsageError
 from llamacli.library.aliases import aliases, remove_alias, set_alias
 
@@ -36,6 +36,7 @@ def alias_command(
         kept = lasting(here, model)
         set_alias(here.config_dir, name, kept)
         here.console.status(f"{name} is {kept} now")
+        warn_if_missing(here, kept)
     elif name:
         raise UsageError("what does it stand for?", f"llamacli alias {name} MODEL")
     else:

@@ -8,6 +8,7 @@ import typer
 
 from llamacli.cli.configuration import configured, converted, files, names, write_setting
 from llamacli.cli.context import Context
+from llamacli.cli.engine_options import check_setting
 from llamacli.errors import NotFound, UsageError
 
 ACTIONS = ("get", "set", "unset", "explain", "path")
@@ -40,6 +41,8 @@ def config_command(
         if action == "set" and not value:
             raise UsageError(f"config set {name}: to what?", f"llamacli config unset {name} takes it out")
         new = converted(key, value, names()[key], "config set") if action == "set" else None
+        if new is not None:
+            check_setting(key, new, "config set")
         write_setting(own, key, new)
     elif action == "get":
         found = configured(here).get(key)

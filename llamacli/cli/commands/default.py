@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from llamacli.cli.context import Context
-from llamacli.cli.models import default_model, lasting
+from llamacli.cli.models import default_model, lasting, warn_if_missing
 from llamacli.cli.options import ModelArg
 from llamacli.errors import PredicateFalse
 from llamacli.library.aliases import DEFAULT, set_alias
@@ -24,6 +24,7 @@ def default_command(context: typer.Context, model: ModelArg = None) -> None:
         kept = lasting(here, model)
         set_alias(here.config_dir, DEFAULT, kept)
         here.console.status(f"commands use {kept} now")
+        warn_if_missing(here, kept)
     elif current := default_model(here):
         here.console.result(current)
     else:
