@@ -140,23 +140,39 @@ def read_file(here: Context, name: str) -> str:
 
 def _options(
     schema: str | None = _option(
-        "schema", "--schema", metavar="FILE|FIELDS", text="JSON of this form: a JSON Schema, or: name, age int, tags[]"
+        "schema",
+        "--schema",
+        metavar="FILE|FIELDS",
+        text="JSON of this form: a JSON Schema, or: name, age int, tags[]",
+        filled=True,
     ),
-    regex: str | None = _option("regex", "--regex", metavar="RE", text="An answer that matches."),
+    regex: str | None = _option("regex", "--regex", metavar="RE", text="An answer that matches.", filled=True),
     choices: str | None = _option(
-        "choices", "--choices", metavar="A,B,...", text="The likeliest of these answers, by exact probabilities."
+        "choices",
+        "--choices",
+        metavar="A,B,...",
+        text="The likeliest of these answers, by exact probabilities.",
+        filled=True,
     ),
-    true: str | None = _option("true", "--true", metavar="A", text="With --choices: exit 0 if it is A, else 1."),
+    true: str | None = _option(
+        "true", "--true", metavar="A", text="With --choices: exit 0 if it is A, else 1.", filled=True
+    ),
     least: float | None = _option(
         "min", "--min", metavar="P", text="With --true: only if its probability is at least P.", min=0, max=1
     ),
     extract: str | None = _option(
-        "extract", "-x", "--extract", metavar="[=LANG]", text="Only the first code block (of a language)."
+        "extract", "-x", "--extract", metavar="[=LANG]", text="Only the first code block (of a language).", filled=True
     ),
     jsonl: bool | None = _option("jsonl", "--jsonl", text="One JSON object per piece of the answer."),
-    tools: str | None = _option("tools", "--tools", metavar="FILE", text="Tools that may be called; calls as JSON."),
+    tools: str | None = _option(
+        "tools", "--tools", metavar="FILE", text="Tools that may be called; calls as JSON.", filled=True
+    ),
     receipt: str | None = _option(
-        "receipt", "--receipt", metavar="FILE", text="Write down what was asked, answered and with which model."
+        "receipt",
+        "--receipt",
+        metavar="FILE",
+        text="Write down what was asked, answered and with which model.",
+        filled=True,
     ),
 ) -> None:
     """What the answer may be, and how it is shown."""

@@ -9,7 +9,7 @@ import typer
 
 from llamacli.cli.answer_form import AnswerForm
 from llamacli.cli.context import Context
-from llamacli.errors import UsageError
+from llamacli.errors import SchemaError, UsageError
 
 if TYPE_CHECKING:
     from llamacli.runtime.choices import Choice
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def choose(here: Context, engine: LlamaEngine, prompt: Prompt, add_special: bool, form: AnswerForm) -> list[Choice]:
-    """Score the choices of `form` as answers to `prompt`, likeliest first. Raises UsageError, ContextOverflow."""
+    """Score the choices of `form` as answers to `prompt`, likeliest first. Raises UsageError, SchemaError, ContextOverflow."""
     from llamacli.runtime.choices import answer_tokens, choices_of, score
 
     texts = choices_of(form.choices)
@@ -29,13 +29,17 @@ def choose(here: Context, engine: LlamaEngine, prompt: Prompt, add_special: bool
         return engine.tokens(spans, add_special=add_special)
 
     answers = [(text, answer_tokens(tokens_of, prompt, text)) for text in texts]
+    for text, tokens in answers:
+        if any(map(engine.vocab.is_unknown, tokens)):  # all such would be equally likely
+            raise SchemaError(
+                f"this model's vocabulary cannot spell the choice {text!r}", "try another model, or other words"
+            )
     return score(engine.logits_after, tokens_of(prompt), answers, engine.vocab.end_tokens())
 
 
-def show(here: Context, found: Sequence[Choice], form: AnswerForm, more: dict[str, Any]) -> None:
-    """The winner, or with --json everything; with --true raise Exit(1) for no."""
+def described(found: Sequence[Choice], form: AnswerForm, more: dict[str, Any]) -> dict[str, Any]:
+    """The winner, the distribution and, with --true, whether it is that one."""
     winner = found[0]
-    distribution = {choice.text: choice.probability for choice in found}
     data: dict[str, Any] = {
         "text": winner.text,
         "choices": [
@@ -43,10 +47,14 @@ def show(here: Context, found: Sequence[Choice], form: AnswerForm, more: dict[st
         ],
         **more,
     }
-    yes = True
     if form.true:
-        yes = winner.text == form.true if form.min is None else distribution[form.true] >= form.min
-        data["true"] = yes
-    here.console.result(winner.text, data)
-    if not yes:
+        probability = next(choice.probability for choice in found if choice.text == form.true)
+        data["true"] = winner.text == form.true if form.min is None else probability >= form.min
+    return data
+
+
+def show(here: Context, answer: dict[str, Any]) -> None:
+    """The winner, or with --json everything. Raises Exit(1) for the no to --true."""
+    here.console.result(answer["text"], answer)
+    if not answer.get("true", True):
         raise typer.Exit(1)

@@ -32,7 +32,8 @@ class Deadline:
             self.passed = True
             stop()
 
-        timer = threading.Timer(max(0.0, self.limit - (time.monotonic() - self.start)), fire)
+        left = max(0.0, self.limit - (time.monotonic() - self.start))
+        timer = threading.Timer(min(left, threading.TIMEOUT_MAX), fire)
         timer.daemon = True
         timer.start()
         return timer

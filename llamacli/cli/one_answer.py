@@ -239,7 +239,9 @@ class Run:
         else:
             prompt, beginning = self._session().prompt_for(asked, self.question.prefill), False
         found = choosing.choose(self.here, self.engine, prompt, beginning, self.work.form)
-        choosing.show(self.here, found, self.work.form, {"model": identity(self.engine)})
+        answer = choosing.described(found, self.work.form, {"model": identity(self.engine)})
+        self._write_receipt(answer)
+        choosing.show(self.here, answer)
 
     def _deliver(self) -> None:
         """Show of the finished answer what was asked for: the calls of tools, or a block of code."""
@@ -283,10 +285,15 @@ class Run:
             answer = Message("assistant", text, reasoning="".join(self.got.reasoning).strip())
             journal.say(answer.as_dict(), created=self.here.now(), finish=self.got.finish)
         if self.work.receipt is not None:
+            self._write_receipt(self._object())
+
+    def _write_receipt(self, answer: dict[str, Any]) -> None:
+        """Write down what was asked and answered, if that is wanted."""
+        if self.work.receipt is not None:
             from llamacli.cli.run_receipt import write_receipt
 
             question = {"text": self.question.text, "system": self.question.system, "prefill": self.question.prefill}
-            write_receipt(self.here, self.work.receipt, question, self._object())
+            write_receipt(self.here, self.work.receipt, question, answer)
 
     # -- afterwards --------------------------------------------------------------------------------------------
 

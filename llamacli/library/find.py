@@ -26,6 +26,10 @@ def find_model(places: Places, cwd: Path, text: str, budget: int | None = None) 
     if local.is_dir():
         return _in_folder(local, budget)
     name = ModelName.parse(text)
+    if name.kind == "path" and local.exists():
+        raise UsageError(
+            f"{text} is not a regular file", "a model is read from many places at once: name a file on a disk"
+        )
     if name.kind == "path":
         raise NotFound(f"no such file: {text}", _near_files(local))
     if name.kind in ("ollama", "lms"):
@@ -169,7 +173,7 @@ def _hub(places: Places, name: ModelName, budget: int | None) -> Path:
     if others:
         here = ", ".join(dict.fromkeys(others))
         raise NotFound(f"{name} is not on this computer, or not whole", f"{download}\nhere of it: {here}")
-    guesses = near(name.name, (repo for repo in cache.repos() if cache.snapshots(repo)))
+    guesses = near(name.name, (repo for repo in cache.repos() if cache.snapshots(repo) and repo != name.name))
     also = f"\ndid you mean {', '.join(guesses)}, which is here?" if guesses else ""
     raise NotFound(f"{name} is not on this computer", download + also)
 

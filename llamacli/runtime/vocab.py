@@ -119,6 +119,12 @@ class Vocab:
             return False
         return token in self._forced or bool(self._attribute(token) & (CONTROL | UNKNOWN))
 
+    def is_unknown(self, token: int) -> bool:
+        """Whether a token stands for whatever the vocabulary cannot spell."""
+        if self._known is not None and token == self._known.unknown:
+            return True
+        return bool(self._attribute(token) & UNKNOWN)
+
     def _attribute(self, token: int) -> int:
         if token not in self._attributes:
             self._attributes[token] = self._lib.llama_vocab_get_attr(self._vocab, token)

@@ -282,3 +282,34 @@ def test_a_full_context_says_what_helps(run: Run, chat: str) -> None:
     assert (smaller.returncode, whole.returncode) == (4, 4)
     assert b"a larger -c" in smaller.stderr and b"a larger -c" not in whole.stderr
     assert b"all this model was trained for" in whole.stderr
+
+
+def test_thoughts_that_the_template_opens_are_closed_with_think_off(run: Run, chat: str, tmp_path: Path) -> None:
+    source = (MODELS["tinystories-chat-2m"] / "chat_template.jinja").read_text(encoding="utf-8")
+    (tmp_path / "t.jinja").write_text(source + "{%- if add_generation_prompt %}<think>{% endif %}", encoding="utf-8")
+    done = run(chat, "Hello!", "-n", "4", "--chat-template", "t.jinja", "--think", "off", "--temp", "0")
+    assert done.stdout.strip() and b"thinking" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--schema", ""], "it is empty"), (["--regex", ""], "it is empty"), (["--choices", ""], "it is empty"),
+     (["--receipt", ""], "it is empty"), (["--raw", "--think", "on"], "beside --raw"),
+     (["--choices", "a,b", "--json", "--logprobs", "1"], "--choices"), (["-f", "."], "is a folder")],
+)  # fmt: skip
+def test_what_would_do_nothing_is_refused(run: Run, chat: str, arguments: list[str], says: str) -> None:
+    """A variable that is not set must not give an answer of another kind."""
+    done = run(chat, "Hello!", *arguments)
+    assert done.returncode == 2 and done.stdout == b"" and says in done.stderr.decode()
+
+
+@posix
+def test_words_that_are_no_utf_8_are_refused(environment: dict[str, str], chat: str) -> None:
+    command: list[bytes] = [os.fsencode(word) for word in (*PROGRAM, chat)]
+    done = subprocess.run([*command, b"caf\xe9"], stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+    assert done.returncode == 2 and b"not UTF-8" in done.stderr
+
+
+def test_a_time_limit_may_be_longer_than_a_clock_counts(run: Run, chat: str) -> None:
+    done = run(chat, "Hello!", "--temp", "0", "--timeout", "99999999999999h")
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, HELLO, b"")

@@ -197,3 +197,14 @@ def test_json_lines_end_with_the_object_once(run: Invoke, stories: str) -> None:
     flags = ("-m", stories, "--raw", "-n", "3", "--allow-truncated", "-t", "1", "--temp", "0")
     both = run("run", *flags, "--json", "--jsonl", "Once").out.splitlines()
     assert [json.loads(line)["type"] for line in both] == ["answer", "answer", "answer", "end"]
+
+
+def test_choices_have_a_receipt_too(run: Invoke, chat: str, tmp_path: Path) -> None:
+    asked = run("-m", chat, "Hello", "--choices", "yes,no", "--receipt", "r.json")
+    written = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["answer"]
+    assert written["text"] == asked.out.strip() and len(written["choices"]) == 2
+
+
+def test_a_choice_that_the_vocabulary_cannot_spell_is_named(run: Invoke, chat: str) -> None:
+    asked = run("-m", chat, "Hello", "--choices", "yes,\N{GRINNING FACE}")
+    assert asked.code == 8 and asked.out == "" and "cannot spell" in asked.err

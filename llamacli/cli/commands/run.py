@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from llamacli.cli.answer_form import add_answer_form, answer_form, constraint, tools_in
+from llamacli.cli.answer_form import AnswerForm, add_answer_form, answer_form, constraint, tools_in
 from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context, located
 from llamacli.cli.deadline import Deadline, seconds
@@ -78,7 +79,7 @@ def run_command(
     git diff | llamacli run -m MODEL "one-line commit message" -n 40
     llamacli run -m MODEL -f report.txt "Summarize:" --temp 0 --json | jq -r .text
     """
-    from llamacli.cli.prompt_input import prompt_text, request
+    from llamacli.cli.prompt_input import checked_text, prompt_text, request
     from llamacli.cli.run_receipt import check_receipt
 
     here: Context = context.obj
@@ -88,6 +89,8 @@ def run_command(
     saved = journal.chat.model if journal and not named else ""
     wanted = request(here, words or [], named or saved or None, context.meta.get(_LITERAL, 0))
     asked = (*((prompt,) if prompt is not None else ()), *wanted.words)
+    for words_given in (*asked, system, prefill):
+        checked_text(words_given)
     text = prompt_text(here, asked, files, exact=raw)
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")
@@ -95,7 +98,11 @@ def run_command(
     if not (text or other or raw):
         raise UsageError("no prompt: standard input is empty", "say something after the model, or pipe it in")
     given = Input.of(asked, text or "", source)
-    _refuse_vain_flags(context, form.jsonl, raw=raw, special=special, continued=source.continued)
+    _refuse_vain_flags(context, form, raw=raw, special=special, continued=source.continued)
+    if raw:
+        _refuse_beside_raw(
+            {"--tools": form.tools, "--chat-template": template, "--template-arg": template_args, "--think": think}
+        )
     settings = engine_settings(context, here.env)
     held = constraint(here, form, grammar)
     tools = tuple(tools_in(here, form.tools)) if form.tools else ()
@@ -128,14 +135,25 @@ def run_command(
         Run(here, engine, question, chosen, shown, deadline, work).answer()
 
 
-def _refuse_vain_flags(context: typer.Context, jsonl: bool, *, raw: bool, special: bool, continued: bool) -> None:
+def _refuse_vain_flags(context: typer.Context, form: AnswerForm, *, raw: bool, special: bool, continued: bool) -> None:
     """Raise UsageError for flags that would do nothing, or that contradict each other."""
-    if "logprobs" in given_engine_options(context) and not (context.obj.console.json_output or jsonl):
+    if "logprobs" in given_engine_options(context) and not (context.obj.console.json_output or form.jsonl):
         raise UsageError("--logprobs goes with --json or --jsonl")
+    if "logprobs" in given_engine_options(context) and form.choices:
+        raise UsageError("--logprobs does not go with --choices: --json shows their probabilities")
     if special and not raw:
         raise UsageError("--special goes with --raw: with a chat template no text of yours is read as control tokens")
     if continued and raw:
         raise UsageError("--raw does not go with -C: a conversation needs a chat template")
+
+
+def _refuse_beside_raw(flags: Mapping[str, object]) -> None:
+    """Raise UsageError for flags that speak to a chat template, where there is none."""
+    given = [flag for flag, value in flags.items() if value]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)} beside --raw would do nothing: without a template the text goes on as it is"
+        )
 
 
 def _opened(here: Context, name: str | None, settings: Any, deadline: Deadline) -> LlamaEngine:

@@ -63,6 +63,8 @@ def blocks_of(folder: Path, pattern: str) -> Iterator[tuple[str, str]]:
         return
     names = glob.glob(str(located(Path(), pattern)), root_dir=folder, recursive=True)  # noqa: PTH207
     found = sorted(path for path in (folder / name for name in names) if path.is_file())
+    if plain.is_dir():
+        raise UsageError(f"{pattern} is a folder", f"its files: {pattern.rstrip('/')}/*")
     if not found:
         raise NotFound(f"no file {pattern}", "a path, or a pattern such as src/*.py")
     for path in found:
