@@ -128,7 +128,9 @@ class _Writer:
 
     def _values(self, schema: Mapping[str, Any]) -> str:
         options = [schema["const"]] if "const" in schema else schema["enum"]
-        fitting = [option for option in options if next(faults(option, schema, self._root), None) is None]
+        # Each is one of `enum` where it was taken from it: asked again, thousands of them would take minutes.
+        others = schema if "const" in schema else {key: value for key, value in schema.items() if key != "enum"}
+        fitting = [option for option in options if next(faults(option, others, self._root), None) is None]
         if not fitting:
             return "[b-a]"
         return " | ".join(literal(json.dumps(option, ensure_ascii=False)) for option in fitting)
@@ -149,7 +151,8 @@ class _Writer:
     def _string(self, schema: Mapping[str, Any]) -> str:
         expression = schema.get("pattern") or FORMATS.get(schema.get("format", ""))
         if expression:
-            inner = regex_rule(expression, json_characters, "the schema's pattern")
+            lengths = schema.get("minLength", 0), schema.get("maxLength")
+            inner = regex_rule(expression, json_characters, "the schema's pattern", lengths)
             return f'"\\"" ({inner}) "\\""'
         low, high = schema.get("minLength", 0), schema.get("maxLength")
         if high is not None and high < low:
@@ -215,7 +218,11 @@ class _Writer:
         for key in required:
             own.setdefault(key, schema.get("additionalProperties", True))
         self._shared("ws")
-        members = [(self._member(key, part, name), key in required) for key, part in own.items()]
+        members = []
+        for key, part in own.items():
+            value = self.rule_for(part, key)
+            if key in required or not self._is_never(value):
+                members.append((self._member(key, value, name), key in required))
         least = schema.get("minProperties", 0) - sum(needed for _, needed in members)
         most = schema.get("maxProperties")
         others = self._others(extra, list(own), name) if extra is not False else ""
@@ -225,13 +232,18 @@ class _Writer:
         inner = self._members(members, others, least, left, name)
         return f'"{{" ws {inner} ws "}}"' if inner else '"{" ws "}"'
 
-    def _member(self, key: str, part: Schema, name: str) -> str:
-        value = self.rule_for(part, key)
+    def _is_never(self, rule: str) -> bool:
+        """Whether nothing satisfies a rule: what may be left out then is, or an answer that has begun it is lost."""
+        return self.rules.get(rule) == "[b-a]"
+
+    def _member(self, key: str, value: str, name: str) -> str:
         return self._add(f'{literal(json.dumps(key, ensure_ascii=False))} ws ":" ws {value}', f"{name}-{key}")
 
     def _others(self, extra: Schema, taken: Sequence[str], name: str) -> str:
-        """A member whose name is not one of `taken`."""
+        """A member whose name is not one of `taken`; nothing where none is possible."""
         value = self.rule_for(extra, f"{name}-other")
+        if self._is_never(value):
+            return ""
         return self._add(f'"\\"" ({self._other_name(list(taken))}) "\\"" ws ":" ws {value}', f"{name}-others")
 
     def _other_name(self, taken: list[str]) -> str:

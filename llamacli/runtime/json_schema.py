@@ -10,8 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from llamacli.errors import UsageError
+from llamacli.runtime.older_schemas import LISTS, NAMED, SINGLE, modern
 
 Schema = Mapping[str, Any] | bool
 
@@ -29,10 +31,9 @@ ANNOTATIONS = frozenset(
     {
         *("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "name"),
         *("$schema", "$id", "$anchor", "$comment", "contentMediaType", "contentEncoding", "strict"),
+        *("id", "discriminator", "externalDocs", "xml"),
     }
 )
-_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_NAMED = ("properties", "$defs", "definitions")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 MAX_DEPTH = 100
@@ -44,8 +45,8 @@ class Root:
     """A whole schema, checked. Raises UsageError for what is no schema or not known."""
 
     def __init__(self, schema: Any) -> None:
-        self.schema: Schema = schema
-        _check(schema, "#", 0)
+        self.schema: Schema = modern(schema)
+        _check(self.schema, "#", 0)
 
     def at(self, reference: str) -> Schema:
         """What a reference such as `#/$defs/node` names. Raises UsageError."""
@@ -55,7 +56,7 @@ class Root:
             )
         place: Any = self.schema
         for part in reference[1:].lstrip("/").split("/") if reference not in ("#", "#/") else ():
-            name = part.replace("~1", "/").replace("~0", "~")
+            name = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
                 place = place[int(name)]
             elif isinstance(place, Mapping) and name in place:
@@ -83,6 +84,7 @@ def merged(a: Schema, b: Schema) -> Schema:
     """One schema for what satisfies both. Raises UsageError where that cannot be said in one."""
     if isinstance(a, bool) or isinstance(b, bool):
         return (b if a else False) if isinstance(a, bool) else (a if b else False)
+    a, b = _closed(a, b), _closed(b, a)
     out: dict[str, Any] = dict(a)
     for key, value in b.items():
         if key not in out or out[key] == value:
@@ -95,6 +97,16 @@ def merged(a: Schema, b: Schema) -> Schema:
         elif key in KNOWN:
             raise UsageError(f"the schema asks for two things at once in {key}: {_short(out[key])}, {_short(value)}")
     return out
+
+
+def _closed(a: Mapping[str, Any], b: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`a`, whose own properties are further ones to `b`, which may have something to say of those."""
+    extra = b.get("additionalProperties", True)
+    foreign = a.get("properties", {}).keys() - b.get("properties", {}).keys()
+    if extra is True or not foreign:
+        return a
+    own = a["properties"]
+    return {**a, "properties": {n: {"allOf": [own[n], extra]} if n in foreign else own[n] for n in own}}
 
 
 def _types(a: Any, b: Any) -> list[str]:
@@ -212,13 +224,13 @@ def _check(schema: Any, place: str, depth: int) -> None:
         if key not in KNOWN and key not in ANNOTATIONS and not key.startswith("x-"):
             raise UsageError(f"the schema uses {key} at {place}, which is not supported")
     _check_values(schema, place)
-    for key in _SCHEMAS:
+    for key in LISTS:
         for index, part in enumerate(_of(list, schema, key, place, [])):
             _check(part, f"{place}/{key}/{index}", depth + 1)
-    for key in _NAMED:
+    for key in NAMED:
         for name, part in _of(dict, schema, key, place, {}).items():
             _check(part, f"{place}/{key}/{name}", depth + 1)
-    for key in ("items", "additionalProperties"):
+    for key in SINGLE:
         if key in schema:
             _check(schema[key], f"{place}/{key}", depth + 1)
 

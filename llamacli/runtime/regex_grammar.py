@@ -32,13 +32,19 @@ def regex_grammar(expression: str) -> str:
     return "root ::= " + regex_rule(expression, plain_characters, "--regex")
 
 
-def regex_rule(expression: str, write: Callable[[Ranges], str], where: str) -> str:
-    """The right side of a rule; `write` says how one character of a set is written in the text at hand."""
+def regex_rule(
+    expression: str, write: Callable[[Ranges], str], where: str, lengths: tuple[int, int | None] = (0, None)
+) -> str:
+    """The right side of a rule; `write` says how one character of a set is written in the text at hand.
+
+    `lengths` are the least and the most characters of a text. They count where they can be put into the repetition of
+    the one part that has a choice, as in `[a-z][a-z0-9]*`; elsewhere they are left to the check of the finished answer.
+    """
     try:
         re.compile(expression)
     except (re.error, OverflowError, RecursionError) as error:
         raise UsageError(f"{where} {expression!r} is no regular expression: {error}") from None
-    return _Reader(_bare(expression), write, where).read()
+    return _Reader(expression, write, where, lengths).read()
 
 
 def plain_characters(ranges: Ranges) -> str:
@@ -54,13 +60,21 @@ def json_characters(ranges: Ranges) -> str:
     return either(([characters(plain)] if plain or not inside else []) + inside)
 
 
-def _bare(expression: str) -> str:
-    """Without the marks of the ends, which every answer has anyway."""
-    if expression.startswith("^"):
-        expression = expression[1:]
-    if expression.endswith("$") and (len(expression) - len(expression[:-1].rstrip("\\"))) % 2 == 1:
-        expression = expression[:-1]
-    return expression
+_BEGINS = ("^", "\\A")
+_ENDS = ("$", "\\Z")
+
+
+@dataclass
+class _Part:
+    """An item and how often it comes; `single`: it is always one character."""
+
+    item: str
+    low: int
+    high: int | None
+    single: bool
+
+    def __str__(self) -> str:
+        return repeated(self.item, self.low, self.high) if (self.low, self.high) != (1, 1) else self.item
 
 
 @dataclass
@@ -68,6 +82,7 @@ class _Reader:
     text: str
     write: Callable[[Ranges], str]
     where: str
+    lengths: tuple[int, int | None] = (0, None)
     at: int = 0
     depth: int = 0
 
@@ -89,12 +104,40 @@ class _Reader:
         return " | ".join(options)
 
     def _sequence(self) -> str:
+        outermost = self.depth == 1
+        if outermost:  # the marks of the ends, which every answer has anyway
+            self._skip(_BEGINS)
         parts = []
         while self.at < len(self.text) and self.text[self.at] not in "|)":
+            if outermost and self._skip(_ENDS, last=True):
+                break
+            single = self.text[self.at] != "("
             item = self._item()
-            low, high = self._times()
-            parts.append(repeated(item, low, high) if (low, high) != (1, 1) else item)
-        return " ".join(parts) or '""'
+            parts.append(_Part(item, *self._times(), single))
+        if outermost and not self._fit(parts):
+            return "[b-a]"
+        return " ".join(map(str, parts)) or '""'
+
+    def _skip(self, marks: tuple[str, ...], *, last: bool = False) -> bool:
+        """Go past one of `marks`; `last`: only where nothing but another alternative follows."""
+        found = next((mark for mark in marks if self.text.startswith(mark, self.at)), "")
+        rest = self.text[self.at + len(found) :]
+        if not found or (last and rest and rest[0] != "|"):
+            return False
+        self.at += len(found)
+        return True
+
+    def _fit(self, parts: list[_Part]) -> bool:
+        """Put the lengths into the one part that has a choice, if there is one; False if no text is left."""
+        least, most = self.lengths
+        free = [part for part in parts if part.low != part.high]
+        if len(free) != 1 or not all(part.single for part in parts):
+            return True
+        part, fixed = free[0], sum(part.low for part in parts if part is not free[0])
+        part.low = max(part.low, least - fixed)
+        if most is not None:
+            part.high = most - fixed if part.high is None else min(part.high, most - fixed)
+        return part.high is None or 0 <= part.low <= part.high
 
     def _item(self) -> str:
         char = self.text[self.at]

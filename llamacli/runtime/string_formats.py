@@ -16,6 +16,7 @@ FORMATS: dict[str, str] = {
     "duration": r"P(\d{1,4}D|T\d{1,4}[HMS]|\d{1,4}[YMWD])",
     "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
     "ipv4": rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}",
+    "ipv6": r"([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
     "hostname": rf"{_LABEL}(\.{_LABEL}){{0,4}}",
     "email": rf"[a-z0-9]+([._+-][a-z0-9]+){{0,4}}@{_LABEL}(\.{_LABEL}){{1,4}}",
     "uri": rf"https?://{_LABEL}(\.{_LABEL}){{1,4}}(/[A-Za-z0-9._~%+-]*){{0,8}}",
