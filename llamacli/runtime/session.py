@@ -8,8 +8,8 @@ from typing import Any
 
 from llamacli.runtime.engine import Engine
 from llamacli.runtime.messages import Finish, Message, Piece, Prompt, Reply, Sampling, Span, Usage
-from llamacli.runtime.reasoning import Plain, Splitter, marker_names, splitter_for
-from llamacli.runtime.template import ChatTemplate
+from llamacli.runtime.reasoning import Plain, Splitter, Tagged, marker_names, splitter_for
+from llamacli.runtime.template import ChatTemplate, check_shown
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Session:
         Thoughts that the template opens are closed: nothing will be thought.
         """
         prompt = self._render([*self.messages, Message("user", text)], prefill)
-        splitter = Plain() if prefill else splitter_for(self.template.source, _end(prompt))
+        splitter = Plain() if prefill else splitter_for(self.template.source, prompt_end(prompt))
         return (*prompt, *_control(splitter.close())) if splitter.thinking else prompt
 
     # -- an answer ---------------------------------------------------------------------------------------------
@@ -147,9 +147,11 @@ class Session:
         arguments = {**self.thinking.arguments(), **self.arguments}
         if prefill:
             messages = [*messages, Message("assistant", prefill)]
-        return self.template.render(
+        prompt = self.template.render(
             messages, tools=self.tools, arguments=arguments, continue_final_message=bool(prefill)
         )
+        check_shown(prompt, messages)
+        return prompt
 
     def _answer(self, sampling: Sampling, before: list[Message], prefill: str = "") -> Iterator[Piece]:
         answer = Answer()
@@ -157,7 +159,9 @@ class Session:
         self.written.clear()
         try:
             prompt = self._render(self.messages, prefill)
-            splitter = Plain() if prefill else splitter_for(self.template.source, _end(prompt))
+            if self.thinking.on is False and not prefill:
+                prompt = closed(prompt, self.template)
+            splitter = Plain() if prefill else splitter_for(self.template.source, prompt_end(prompt))
             if prefill:
                 answer.add(Piece(prefill))
                 self.written.append(prefill)
@@ -270,7 +274,13 @@ def _split_end(piece: Piece, splitter: Splitter) -> Iterator[Piece]:
     yield Piece(kind="reasoning" if splitter.thinking else "answer", finish=piece.finish, usage=piece.usage)
 
 
-def _end(prompt: Prompt) -> str:
+def closed(prompt: Prompt, template: ChatTemplate) -> Prompt:
+    """The same prompt, thoughts that the template opens whatever it is told closed again."""
+    splitter = splitter_for(template.source, prompt_end(prompt))
+    return (*prompt, *_control(splitter.close())) if isinstance(splitter, Tagged) and splitter.thinking else prompt
+
+
+def prompt_end(prompt: Prompt) -> str:
     """The template's text after the last word of a person."""
     return prompt[-1].text if prompt and prompt[-1].control else ""
 

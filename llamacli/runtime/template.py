@@ -163,6 +163,25 @@ def _around_marks(text: str, mark: str) -> Prompt:
     return tuple(span for span in spans if span.text)
 
 
+def check_shown(prompt: Prompt, messages: Sequence[Message]) -> None:
+    """Raise Unsupported if the template passes over what was said last, or the system prompt, in silence."""
+    text = "".join(span.text for span in prompt)
+    asked = next((message for message in reversed(messages) if message.role == "user"), None)
+    if asked is not None and not _is_in(asked.content, text):
+        raise Unsupported("the chat template leaves out what was said", "try another one: --chat-template FILE")
+    for message in messages[:1]:
+        if message.role == "system" and not _is_in(message.content, text):
+            raise Unsupported(
+                "the chat template leaves out the system prompt", "say it in the message, or try another template"
+            )
+
+
+def _is_in(content: object, text: str) -> bool:
+    """Whether a template that may have cut or trimmed a message has put any of its words into the prompt."""
+    words = content.split() if isinstance(content, str) else []
+    return not words or any(word in text for word in (words[0], words[-1]))
+
+
 def _unused(texts: Sequence[str]) -> str:
     """A character that stands in none of the texts."""
     used = set().union(*texts)

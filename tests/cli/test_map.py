@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import Result
+from support import MODELS, Result
 
 from llamacli.cli.app import invoke as invoke_app
 from llamacli.cli.context import Context
@@ -181,3 +181,11 @@ def test_only_names_of_fields_are_replaced() -> None:
     assert filled("about {foo}", Row(1, "raw", "text")) == "about {foo}\n\ntext"
     with pytest.raises(UsageError):
         filled("about {foo}", row)
+
+
+def test_thoughts_that_the_template_opens_are_no_answer(mapped: Callable[..., Result], tmp_path: Path) -> None:
+    source = (MODELS["tinystories-chat-2m"] / "chat_template.jinja").read_text(encoding="utf-8")
+    (tmp_path / "t.jinja").write_text(source + "{%- if add_generation_prompt %}<think>{% endif %}", encoding="utf-8")
+    opened = ("Tell me about {line}.", "-n", "12", "--chat-template", str(tmp_path / "t.jinja"))
+    closed, thought = mapped("a cat\n", *opened), mapped("a cat\n", *opened, "--think", "on")
+    assert closed.out.strip() and thought.out == "\n"

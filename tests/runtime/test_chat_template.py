@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llamacli.errors import Unsupported
 from llamacli.runtime.builtin_templates import BUILTIN
 from llamacli.runtime.messages import Message, Prompt
-from llamacli.runtime.template import ChatTemplate
+from llamacli.runtime.template import ChatTemplate, check_shown
 
 CHATS = Path(__file__).parent.parent / "data" / "chats"
 NAMES = sorted(path.stem for path in CHATS.glob("*.json"))
@@ -134,3 +134,14 @@ def test_the_templates_own_refusal_is_told() -> None:
         ChatTemplate("{{ raise_exception('roles must alternate') }}").render([Message("user", "x")])
     with pytest.raises(Unsupported, match="cannot be read"):
         ChatTemplate("{% if %}").render([Message("user", "x")])
+
+
+def test_a_template_that_passes_over_what_was_said_is_told() -> None:
+    asked = [Message("user", "  Which day is it?  ")]
+    with pytest.raises(Unsupported, match="what was said"):
+        check_shown(ChatTemplate("<|im_start|>user\nhi<|im_end|>").render(asked), asked)
+    users = ChatTemplate("{% for m in messages if m.role == 'user' %}{{ m.content | trim }}{% endfor %}")
+    check_shown(users.render(asked), asked)
+    with_system = [Message("system", "Be brief."), *asked]
+    with pytest.raises(Unsupported, match="system prompt"):
+        check_shown(users.render(with_system), with_system)

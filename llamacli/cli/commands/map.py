@@ -131,6 +131,8 @@ class Mapping:
         self.failed = self.cut = self.matched = self.count = 0
         self.stopped = False
         self._running: Parallel | None = None
+        self._prompt_end = ""
+        """How the prompt of every row ends: a template may open thoughts there."""
 
     def run(self, rows: Iterator[Row], show: Callable[[Row, Answer], None]) -> None:
         """Answer every row and hand it to `show`, in order."""
@@ -170,6 +172,8 @@ class Mapping:
     def _prompt(self, row: Row) -> Prompt:
         from llamacli.cli.screen.model import thinking_of
         from llamacli.runtime.messages import Message, Span
+        from llamacli.runtime.session import closed, prompt_end
+        from llamacli.runtime.template import check_shown
 
         asked = self.asked
         if row.fault:
@@ -178,7 +182,13 @@ class Mapping:
         if asked.template is None:
             return (Span(f"{asked.system}\n\n{text}" if asked.system else text, False),)
         messages = [Message("system", asked.system)] if asked.system else []
-        return asked.template.render([*messages, Message("user", text)], arguments=thinking_of(asked.think).arguments())
+        thinking = thinking_of(asked.think)
+        messages.append(Message("user", text))
+        prompt = asked.template.render(messages, arguments=thinking.arguments())
+        check_shown(prompt, messages)
+        prompt = closed(prompt, asked.template) if thinking.on is False else prompt
+        self._prompt_end = prompt_end(prompt)
+        return prompt
 
     def _chosen(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Answer]]:
         """The likeliest of the choices for each row, by exact probabilities, one row after the other."""
@@ -253,7 +263,7 @@ class Mapping:
 
         if self.asked.template is None:
             return text
-        splitter = splitter_for(self.asked.template.source, "")
+        splitter = splitter_for(self.asked.template.source, self._prompt_end)
         parts = [*splitter.feed(text), *splitter.finish()]
         return "".join(part for kind, part in parts if kind != "reasoning").strip()
 
