@@ -17,6 +17,7 @@ and a reader skips a line that is not whole. Files are readable by their owner o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -218,9 +219,10 @@ class Chats:
     def all(self) -> Iterator[Chat]:
         """Every readable conversation, the one used last first."""
         for path in self._files():
-            chat = read(path)
-            if chat.nodes:
-                yield chat
+            with contextlib.suppress(NotFound):  # one that cannot be read hides no other
+                chat = read(path)
+                if chat.nodes:
+                    yield chat
 
     def last(self) -> Journal:
         """The conversation used last. Raises NotFound when there is none."""
@@ -263,7 +265,8 @@ class Chats:
         stamped = []
         for path in self.folder.glob("*.jsonl"):
             try:
-                stamped.append((path.stat().st_mtime_ns, path.name, path))
+                if path.is_file():
+                    stamped.append((path.stat().st_mtime_ns, path.name, path))
             except OSError:  # removed meanwhile
                 continue
         return [path for *_, path in sorted(stamped, reverse=True)]
@@ -303,7 +306,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 def _append(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
     """One write at the end of the file, synced. A torn line before it is closed, so that only that line is lost."""
     lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
-    data = lines.encode("utf-8", "replace")
+    data = lines.encode("utf-8", "backslashreplace")  # a lone surrogate becomes an escape of JSON
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)

@@ -193,3 +193,13 @@ def test_a_full_context_is_announced_and_then_asked_about(model: str, tmp_path: 
         terminal.keys(CTRL_D)
         assert terminal.end() == 0
     assert len(chats(tmp_path).last().chat.path()) == 8
+
+
+def test_colours_in_pasted_text_are_no_mouse(model: str, tmp_path: Path) -> None:
+    """A terminal without bracketed paste sends them as keys; one of them looks like a click."""
+    with Terminal("chat", model, "--temp", "0", "-t", "1", home=tmp_path) as terminal:
+        terminal.wait(READY)
+        terminal.keys("so \x1b[31mred\x1b[0m it is")
+        assert "Traceback" not in terminal.wait("so red it is")
+        terminal.keys(CTRL_C, CTRL_D)
+        assert terminal.end() == 0

@@ -187,3 +187,18 @@ def test_a_message_that_could_not_be_saved_is_saved_with_the_next(tmp_path: Path
     blocked.unlink()
     journal.say(answer)
     assert [node.text for node in Chats(blocked).last().chat.path()] == ["Hello", answer["content"]]
+
+
+def test_what_cannot_be_read_hides_no_other_conversation(tmp_path: Path) -> None:
+    chats = Chats(tmp_path)
+    chats.new("m.gguf", 1.0).say(user)
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing")
+    assert len(list(chats.all())) == 1 and chats.last().chat.nodes
+
+
+def test_a_file_name_of_any_bytes_comes_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"/models/caf\xe9.gguf")
+    chats = Chats(tmp_path)
+    chats.new(name, 1.0).say(user)
+    assert chats.last().chat.model == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from llamacli.cli.engine_options import add_engine_options, engine_settings, sam
 from llamacli.cli.options import ModelArg
 from llamacli.cli.prompt_cache import add_cache_option, use_prompt_cache
 from llamacli.cli.streams import is_terminal
-from llamacli.errors import UsageError
+from llamacli.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from llamacli.cli.screen.model import ChatModel
@@ -82,7 +83,8 @@ def chat_command(
     person = is_terminal(here.stdin)
     editable = person and look.redraw
     with unseen_typing(here.stdin) if editable else contextlib.nullcontext():
-        loaded = open_model(model or named or (journal.chat.model if journal else None), projector)
+        with _gone(journal if not (model or named) else None):
+            loaded = open_model(model or named or (journal.chat.model if journal else None), projector)
         talk = Talk(
             context=here,
             look=look,
@@ -100,6 +102,18 @@ def chat_command(
         finally:
             _remember(talk)
             talk.model.close()
+
+
+@contextlib.contextmanager
+def _gone(journal: Journal | None) -> Iterator[None]:
+    """Say how a conversation goes on whose model is not here any more."""
+    try:
+        yield
+    except NotFound as error:
+        if journal is None:
+            raise
+        other = f"go on with another model: llamacli chat --resume {journal.chat.id} -m MODEL"
+        raise NotFound(error.message, other) from error
 
 
 def _overflow(here: Context, flag: str) -> str:

@@ -102,6 +102,11 @@ def _keys() -> KeyBindings:
         elif buffer.text.strip():
             buffer.validate_and_handle()
 
+    @keys.add(Keys.Vt100MouseEvent)
+    @keys.add(Keys.WindowsMouseEvent)
+    def no_mouse(event: KeyPressEvent) -> None:
+        """Escape sequences within pasted text may look like a mouse, which nobody asked for."""
+
     @keys.add("escape", "enter")
     @keys.add("c-j")
     def newline(event: KeyPressEvent) -> None:
