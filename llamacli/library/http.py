@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from llamacli import __version__
 from llamacli.errors import NetworkError, UsageError
@@ -237,8 +237,12 @@ class Response:
     def length(self) -> int | None:
         """Bytes of the body as announced, if announced and not compressed."""
         text = self.headers.get("content-length", "")
-        plain = self.headers.get("content-encoding", "identity") == "identity"
-        return int(text) if text.isascii() and text.isdigit() and plain else None
+        return int(text) if text.isascii() and text.isdigit() and self.plain else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the body is what it stands for, not compressed."""
+        return self.headers.get("content-encoding", "identity").lower() in ("identity", "")
 
     def read_into(self, buffer: memoryview) -> int:
         """Some bytes of the body; 0 at its end. Raises Unreachable when the connection breaks or goes silent."""
@@ -323,7 +327,8 @@ def _proxy_authorization(proxy: SplitResult) -> dict[str, str]:
 def _followed(url: str, location: str) -> str:
     """The address a redirect leads to. Raises NetworkError if it gives up encryption or makes no sense."""
     try:
-        target = urljoin(url, location)
+        # Bytes of a header come as Latin-1; what no address may hold is written as browsers do.
+        target = urljoin(url, quote(location.encode("latin-1", "replace"), safe="%/:=&?~#+!$,;'@()*[]|"))
     except ValueError:
         raise NetworkError(f"{host_of(url)} redirects to an address that makes no sense") from None
     if origin_of(url)[0] == "https" and origin_of(target)[0] != "https":

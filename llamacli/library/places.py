@@ -46,8 +46,14 @@ class Places:
         for name in ("HF_ENDPOINT", "MODEL_ENDPOINT"):
             if own := self.env.get(name, "").strip().rstrip("/"):
                 parts = urlsplit(own)
-                if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-                    raise UsageError(f"{name} is not an address: {own!r}", f"for example {name}={HUB}")
+                if "@" in parts.netloc:  # not shown: a password may stand there
+                    raise UsageError(
+                        f"{name} holds a user name or a password", "leave them out; HF_TOKEN is what the Hub asks for"
+                    )
+                if parts.scheme not in ("http", "https") or not parts.hostname:
+                    raise UsageError(
+                        f"{name} is not an address: {_without_secrets(own)!r}", f"for example {name}={HUB}"
+                    )
                 return own
         return HUB
 
@@ -71,3 +77,8 @@ class Places:
         if text == "~" or text.startswith(("~/", "~" + os.sep)):
             return self.home / text[2:]
         return Path(text)
+
+
+def _without_secrets(address: str) -> str:
+    """What may be shown of an address: a name and a password may stand before an @, a token behind a question mark."""
+    return address.rpartition("@")[2].partition("?")[0]

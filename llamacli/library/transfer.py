@@ -234,6 +234,11 @@ class _Crew:
 
     def _accepted(self, response: Response, piece: Piece, *, conditional: bool) -> bool:
         """Whether the body of `response` is to be written at `piece`; a server without ranges sends the whole file."""
+        if response.status in (200, 206) and not response.plain:
+            raise NetworkError(
+                f"{self.label}: {host_of(response.url)} compresses the file on its way, although asked not to",
+                "a proxy may do so: try another network, or another HF_ENDPOINT",
+            )
         if response.status == 206:
             self._check_range(response, piece)
             self._remember(response)

@@ -554,3 +554,23 @@ def test_a_model_that_is_not_here_is_fetched_only_when_that_was_asked_for(
     hub.add("a/Base", {"model.safetensors": b"w", "config.json": b"{}"})
     with pytest.raises(CorruptFile, match="too short"):  # it was to be quantized from there
         obtain(here, "a/Base", pull=True)
+
+
+def test_an_address_that_was_not_encoded_is_followed_all_the_same(llamacli: Invoke, hub: LocalHub) -> None:
+    hub.add("a/Odd", {"modèle 1-Q4_0.gguf": noise(1000)})
+    hub.redirect_to = f"{hub.cdn}/a/Odd/modèle 1-Q4_0.gguf".encode().decode("latin-1")
+    assert llamacli("download", "a/Odd:Q4_0").code == 0
+
+
+def test_a_file_that_is_compressed_on_its_way_is_told_at_once(llamacli: Invoke, hub: LocalHub) -> None:
+    hub.answers["cdn"].append((200, {"Content-Encoding": "gzip"}))
+    refused = llamacli("download", f"{REPO}:Q8_0")
+    assert refused.code == 7 and "compresses" in refused.err and len(hub.asked("cdn")) == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:s3cret@hub.example", "ftp://hub.example/?token=s3cret", "//me:s3cret@x"]
+)
+def test_a_password_in_the_hubs_address_is_not_shown(llamacli: Invoke, address: str) -> None:
+    refused = llamacli("download", REPO, HF_ENDPOINT=address)
+    assert refused.code == 2 and "s3cret" not in refused.err + refused.out
