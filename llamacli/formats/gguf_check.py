@@ -117,6 +117,9 @@ def _check_blocks(gguf: GGUF) -> None:
     predicting = _number(gguf, "{arch}.nextn_predict_layers") or 0
     if predicting >= blocks:
         raise _fault(gguf, f"{{arch}}.nextn_predict_layers is {predicting} of {blocks} blocks")
+    seeing = _number(gguf, "{arch}.n_deepstack_layers") or 0
+    if seeing >= blocks:  # the last block has rows only for the tokens whose logits are wanted
+        raise _fault(gguf, f"{{arch}}.n_deepstack_layers is {seeing} of {blocks} blocks")
 
 
 _WITH_CONVOLUTIONS = ("lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe")
@@ -284,7 +287,8 @@ def _check_blocks_are_whole(gguf: GGUF) -> None:
         if match := _BLOCK_TENSOR.fullmatch(tensor.name):
             blocks.setdefault(match["block"], set()).add(match["name"])
     for block, names in blocks.items():
-        if "attn_output.weight" in names and not names.intersection(QUERIES):
+        linear = gguf.architecture == "deci"  # a block of it may be a single matrix in attention's place
+        if "attn_output.weight" in names and not linear and not names.intersection(QUERIES):
             raise _fault(gguf, f"block {block} has attention without queries")
         for ending in ("", "_exps", "_shexp"):
             down, up = f"ffn_down{ending}.weight", (f"ffn_up{ending}.weight", f"ffn_gate_up{ending}.weight")

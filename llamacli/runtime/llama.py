@@ -26,6 +26,7 @@ from llamacli.formats.gguf_check import check_safe
 from llamacli.formats.gguf_reader import GGUF, read_gguf
 from llamacli.runtime import bindings
 from llamacli.runtime.attention import attention
+from llamacli.runtime.cache_size import ENCODERS
 from llamacli.runtime.context_limit import context_limit
 from llamacli.runtime.engine import EngineSettings
 from llamacli.runtime.engine_context import check_settings, whole_cells
@@ -124,10 +125,10 @@ class LlamaEngine:
         lib, name = self._lib, self.path.name
         if not lib.llama_model_has_decoder(self._model) or lib.llama_model_has_encoder(self._model):
             raise Unsupported(f"{name} is no text generator", "models with an encoder are not run here")
-        if self.gguf.get("{arch}.attention.causal") is False:
-            raise Unsupported(f"{name} makes embeddings, it does not write text")
         if lib.llama_model_is_diffusion(self._model):
             raise Unsupported(f"{name} is a diffusion model; it does not write one token after the other")
+        if self.gguf.get("{arch}.attention.causal") is False or self.gguf.architecture in ENCODERS:
+            raise Unsupported(f"{name} makes embeddings, it does not write text")
 
     # -- what is loaded ----------------------------------------------------------------------------------------
 

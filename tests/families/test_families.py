@@ -19,8 +19,12 @@ from engine_answers import Engine, computed, nmse
 from support import ROOT
 from synthetic import write_checkpoint
 
+from llamacli.errors import Unsupported
 from llamacli.families.config import Config
 from llamacli.families.registry import FAMILIES, family_of
+from llamacli.formats.gguf_check import check_safe
+from llamacli.runtime.engine import EngineSettings
+from llamacli.runtime.llama import open_engine
 
 CASES = {path.stem: path for path in sorted((ROOT / "tests" / "data" / "families").glob("*.json"))}
 SETTINGS = {path.stem: path for path in sorted((ROOT / "tests" / "data" / "settings").glob("*.json"))}
@@ -321,3 +325,17 @@ def test_a_rope_means_the_same_in_the_older_and_in_the_newer_style(name: str) ->
         derived = family.config(config, case["tensors"]).derived(scalars=dict.fromkeys(case["tensors"], 1.0))
         said.append({key.name: key.value(derived) for key in family.keys})
     assert said[0] == said[1] == said[2]
+
+
+@pytest.mark.parametrize("name", sorted({*CASES} - {"qwen3_vl", "qwen3_vl_moe"}))
+def test_our_check_lets_the_file_through(name: str, folder: Path) -> None:
+    """The two that are left out see pictures at every one of their two blocks, which no real model does."""
+    path, _ = converted(name, folder)
+    check_safe(read_gguf(path))
+
+
+def test_encoders_of_every_kind_are_refused_as_writers(folder: Path) -> None:
+    """The engine would end the process: in them every token of a prompt is an output."""
+    for name in ("bert", "embedding_gemma"):
+        with pytest.raises(Unsupported, match="embeddings"):
+            open_engine(converted(name, folder)[0], EngineSettings(threads=1))

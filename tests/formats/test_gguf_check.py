@@ -170,6 +170,7 @@ REFUSED: dict[str, tuple[Model, str]] = {
     "a temperature without length": (key("llama.attention.temperature_length", u32(0)), "temperature_length is 0"),
     "half of a feed-forward network": (
         tiny_model().with_tensor("blk.1.ffn_up.weight", name="blk.1.other.weight"), "half of a feed-forward"),
+    "pictures at every block": (key("llama.n_deepstack_layers", u32(2)), "n_deepstack_layers is 2"),
     "unknown pooling": (key("llama.pooling_type", u32(9)), "pooling_type is 9"),
     "odd rotation": (key("llama.rope.dimension_count", u32(7)), "dimension_count is 7"),
     "sections of nothing": (
