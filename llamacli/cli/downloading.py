@@ -105,9 +105,7 @@ class Downloads:
             if fit:
                 self._explain(repo, offered, fit, choice)
         check_twins(repo.name, choice.files)
-        if choice.checkpoint and not safetensors:
-            self.console.status(f"{repo.name} has no GGUF; taking the safetensors, for llamacli quantize")
-        elif choice.why:
+        if choice.why and not choice.checkpoint:
             self.console.status(f"taking {choice.label} ({human_size(choice.size)}): {choice.why}")
             others = [v.label for v in variants(f.name for f in repo.files) if v.label != choice.label]
             if others:

@@ -79,6 +79,8 @@ def download_command(
         choice = downloads.choose(
             repo, name, file or [], safetensors=source == "safetensors", mmproj=mmproj == "auto", draft=draft
         )
+        if choice.checkpoint and not source:
+            here.console.status(f"{repo.name} has no GGUF; taking the safetensors, for llamacli quantize")
         if dry_run:
             downloads.announce(repo, choice)
             continue
