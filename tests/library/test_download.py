@@ -574,3 +574,8 @@ def test_a_file_that_is_compressed_on_its_way_is_told_at_once(llamacli: Invoke, 
 def test_a_password_in_the_hubs_address_is_not_shown(llamacli: Invoke, address: str) -> None:
     refused = llamacli("download", REPO, HF_ENDPOINT=address)
     assert refused.code == 2 and "s3cret" not in refused.err + refused.out
+
+
+def test_files_that_were_asked_for_by_name_are_all_printed(llamacli: Invoke, hub: LocalHub) -> None:
+    result = llamacli("download", REPO, "--file", "*Q8_0.gguf", "--file", "README.md")
+    assert [Path(line).name for line in result.out.splitlines()] == ["Tiny-Q8_0.gguf", "README.md"]

@@ -86,4 +86,4 @@ def download_command(
             continue
         downloads.accept(choice, yes)
         arrived = downloads.fetch(repo, name.revision, choice)
-        here.console.result(arrived.path, arrived.facts)
+        here.console.result("\n".join(arrived.facts["files"]) if file else arrived.path, arrived.facts)
