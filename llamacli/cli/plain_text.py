@@ -26,8 +26,12 @@ def decoded(data: bytes) -> str:
 
 
 def lines_of(stream: TextIO) -> TextIO:
-    """`stream` ready to be read line by line, ends of lines untouched; what is no text becomes replacement characters."""
+    """`stream` ready to be read line by line, ends of lines untouched; bytes that are no text come as surrogates."""
     if isinstance(stream, io.TextIOWrapper):
         start = stream.buffer.peek(2) if isinstance(stream.buffer, io.BufferedReader) else b""
-        stream.reconfigure(encoding=encoding_of(start), errors="replace", newline="")
+        stream.reconfigure(
+            encoding=encoding_of(start),
+            errors="surrogateescape" if encoding_of(start).startswith("utf-8") else "replace",
+            newline="",
+        )
     return stream

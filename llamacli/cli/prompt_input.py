@@ -85,13 +85,6 @@ def prompt_text(context: Context, words: Sequence[str], files: Sequence[str], *,
     return ("" if exact and len(parts) == 1 else "\n").join(parts) if parts else None
 
 
-def checked_text(text: str) -> str:
-    """`text` of the command line. Raises UsageError for bytes that are no text: Python hides them in surrogates."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise UsageError("the prompt is not UTF-8 text", "pipe it in through: iconv -f latin1 -t utf-8")
-    return text
-
-
 def _read(stdin: TextIO) -> str:
     """Standard input as text. What is no UTF-8 is refused, not mangled."""
     raw = getattr(stdin, "buffer", None)

@@ -7,15 +7,18 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+from llamacli.cli.text_rows import is_text
 from llamacli.errors import UsageError
 
 INPUTS = ("lines", "jsonl", "csv", "nul")
 OUTPUTS = ("text", "jsonl", "csv")
 _PLACE = re.compile(r"\{([A-Za-z_][\w-]*)\}")
 LINE = "line"
+LARGEST_FIELD = 16 << 20
+"""Characters; more text than any context holds."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,15 @@ class Row:
 
 
 def rows_from(stream: TextIO, kind: str, key: str) -> Iterator[Row]:
-    """The rows of a stream as they come; empty lines are no rows. `key` is the field that {line} stands for."""
+    """The rows of a stream as they come; empty lines are no rows. `key` is the field that {line} stands for.
+
+    A row whose bytes are no UTF-8 has a fault. Raises UsageError for CSV that cannot be told apart.
+    """
+    for row in _rows(stream, kind, key):
+        yield row if row.fault or is_text(row.raw) else replace(row, fault="it is not UTF-8 text")
+
+
+def _rows(stream: TextIO, kind: str, key: str) -> Iterator[Row]:
     if kind == "csv":
         yield from _csv_rows(stream, key)
         return
@@ -58,7 +69,18 @@ def _json_row(number: int, raw: str, key: str) -> Row:
 
 
 def _csv_rows(stream: TextIO, key: str) -> Iterator[Row]:
+    csv.field_size_limit(LARGEST_FIELD)
     reader = csv.DictReader(stream)
+    try:
+        names = list(reader.fieldnames or ())
+        if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
+            raise UsageError(f"the column {twice!r} comes twice", "give each a name of its own")
+        yield from _records(reader, key)
+    except csv.Error as error:
+        raise UsageError(f"the CSV cannot be read near line {reader.line_num}: {error}") from None
+
+
+def _records(reader: csv.DictReader[str], key: str) -> Iterator[Row]:
     for number, record in enumerate(reader, 1):
         values = {str(name): value or "" for name, value in record.items() if name is not None}
         raw = _csv_line([str(value) for value in values.values()])

@@ -14,12 +14,10 @@ from llamacli.errors import NotFound, UsageError
 
 def text_rows(here: Context, words: Sequence[str], file: str, stack: contextlib.ExitStack) -> Iterator[str]:
     """Every text; empty lines are none. Raises NotFound, and UsageError where nobody says anything."""
-    if words:
-        yield from words
-        return
-    for line in source(here, file, stack):
-        if text := line.rstrip("\r\n"):
-            yield text
+    lines = words or (line.rstrip("\r\n") for line in source(here, file, stack))
+    for number, text in enumerate(lines, 1):
+        if text:
+            yield checked(text, f"text {number}")
 
 
 def source(here: Context, file: str, stack: contextlib.ExitStack, nothing: str = "nothing to work on") -> TextIO:
@@ -32,3 +30,15 @@ def source(here: Context, file: str, stack: contextlib.ExitStack, nothing: str =
     if not path.is_file():
         raise NotFound(f"no such file: {file}")
     return lines_of(stack.enter_context(path.open(encoding="utf-8")))
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` was UTF-8, on the command line or in a file: Python hides all other bytes in surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def checked(text: str, what: str) -> str:
+    """`text`. Raises UsageError if it was no UTF-8."""
+    if not is_text(text):
+        raise UsageError(f"{what} is not UTF-8 text", "convert it first, for example: iconv -f latin1 -t utf-8")
+    return text

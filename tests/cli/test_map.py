@@ -189,3 +189,19 @@ def test_thoughts_that_the_template_opens_are_no_answer(mapped: Callable[..., Re
     opened = ("Tell me about {line}.", "-n", "12", "--chat-template", str(tmp_path / "t.jinja"))
     closed, thought = mapped("a cat\n", *opened), mapped("a cat\n", *opened, "--think", "on")
     assert closed.out.strip() and thought.out == "\n"
+
+
+def test_bytes_that_are_no_text_are_a_fault_of_their_row(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(b"\xef\xbb\xbfone\ncaf\xe9\nthree\n")
+    with (tmp_path / "rows").open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        rows = list(rows_from(stream, "lines", ""))
+    assert [row.text for row in rows if not row.fault] == ["one", "three"] and "UTF-8" in rows[1].fault
+
+
+def test_csv_that_would_lose_something_is_refused_and_long_fields_are_not() -> None:
+    with pytest.raises(UsageError, match="twice"):
+        list(rows_from(io.StringIO("a,b,a\n1,2,3\n"), "csv", ""))
+    long = "x" * 200_000
+    assert next(rows_from(io.StringIO(f"a\n{long}\n"), "csv", "")).fields["a"] == long
+    with pytest.raises(UsageError, match="near line"):
+        list(rows_from(io.StringIO("a\n" + "x" * (17 << 20)), "csv", ""))

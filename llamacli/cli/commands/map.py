@@ -16,7 +16,7 @@ from llamacli.cli.completion import complete_model
 from llamacli.cli.context import Context, located
 from llamacli.cli.engine_options import add_engine_options, engine_settings, sampling
 from llamacli.cli.rows import INPUTS, OUTPUTS, Answer, Row, RowOutput, filled, rows_done, rows_from
-from llamacli.cli.text_rows import source
+from llamacli.cli.text_rows import checked, source
 from llamacli.errors import CannotWrite, EngineError, LlamacliError, SchemaError, UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def map_command(
     if not wanted.words:
         raise UsageError("no prompt", 'for example: llamacli map -m MODEL "language of: {line}" < lines.txt')
     held = constraint(here, form, None)
+    checked(" ".join((*wanted.words, system)), "the prompt")
     with contextlib.ExitStack() as stack:
         rows = rows_from(source(here, file, stack, "no rows"), kind, field)
         console_json = here.console.json_output

@@ -79,8 +79,9 @@ def run_command(
     git diff | llamacli run -m MODEL "one-line commit message" -n 40
     llamacli run -m MODEL -f report.txt "Summarize:" --temp 0 --json | jq -r .text
     """
-    from llamacli.cli.prompt_input import checked_text, prompt_text, request
+    from llamacli.cli.prompt_input import prompt_text, request
     from llamacli.cli.run_receipt import check_receipt
+    from llamacli.cli.text_rows import checked
 
     here: Context = context.obj
     deadline = Deadline(seconds(timeout))
@@ -90,7 +91,7 @@ def run_command(
     wanted = request(here, words or [], named or saved or None, context.meta.get(_LITERAL, 0))
     asked = (*((prompt,) if prompt is not None else ()), *wanted.words)
     for words_given in (*asked, system, prefill):
-        checked_text(words_given)
+        checked(words_given, "the prompt")
     text = prompt_text(here, asked, files, exact=raw)
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")

@@ -10,7 +10,7 @@ from llamacli.cli.completion import complete_model
 from llamacli.cli.console import clean
 from llamacli.cli.context import Context
 from llamacli.cli.models import obtain
-from llamacli.cli.text_rows import source
+from llamacli.cli.text_rows import checked, source
 
 
 def tokens_command(
@@ -43,6 +43,7 @@ def tokens_command(
     with contextlib.ExitStack() as stack:
         if not words and not (named and model):
             text = source(here, file, stack).read()
+        checked(text, "this")
         vocab = stack.enter_context(open_vocab(path))
         found = vocab.tokens(text, special=special, add_special=not bare)
         pieces = [vocab.piece(token) for token in found] if show or here.console.json_output else []
