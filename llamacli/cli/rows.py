@@ -176,8 +176,11 @@ def _csv_line(values: list[str]) -> str:
     return out.getvalue()
 
 
-def rows_done(lines: list[str]) -> int:
-    """How many rows a file of `--out jsonl` holds; its lines must be whole and in order. Raises UsageError."""
+def rows_done(lines: list[str], torn: str = "") -> int:
+    """How many rows a file of `--out jsonl` holds; its lines must be whole and in order. Raises UsageError.
+
+    `torn` is the beginning of a further line: it may be lost only if it is ours.
+    """
     for number, line in enumerate(lines, 1):
         try:
             found = json.loads(line)["row"]
@@ -185,4 +188,7 @@ def rows_done(lines: list[str]) -> int:
             found = None
         if found != number:
             raise UsageError(f"line {number} of the file to resume is not the answer to row {number}")
+    begun = f'{{"row": {len(lines) + 1},'
+    if not (torn.startswith(begun) or begun.startswith(torn)):
+        raise UsageError("the end of the file to resume is not the beginning of an answer")
     return len(lines)

@@ -205,3 +205,16 @@ def test_csv_that_would_lose_something_is_refused_and_long_fields_are_not() -> N
     assert next(rows_from(io.StringIO(f"a\n{long}\n"), "csv", "")).fields["a"] == long
     with pytest.raises(UsageError, match="near line"):
         list(rows_from(io.StringIO("a\n" + "x" * (17 << 20)), "csv", ""))
+
+
+@pytest.mark.parametrize("content", [b"my notes, without a newline", b"\xff\xfe", b'{"row": 7, "te', b"notes\n"])
+def test_a_file_that_is_not_ours_is_not_gone_on_with(
+    mapped: Callable[..., Result], tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "notes").write_bytes(content)
+    assert mapped("a\n", "x {line}", "-n", "2", "--resume", tmp_path / "notes").code == 2
+    assert (tmp_path / "notes").read_bytes() == content
+
+
+def test_a_device_is_no_file_to_resume(mapped: Callable[..., Result]) -> None:
+    assert mapped("a\n", "x {line}", "-n", "2", "--resume", "/dev/null").code == 12

@@ -279,13 +279,15 @@ def _target(here: Context, resume: Path | None, kind: str, stack: contextlib.Exi
     if resume is None:
         return RowOutput(kind, here.console.write), 0
     path = located(here.cwd, resume)
+    if path.exists() and not path.is_file():
+        raise CannotWrite(f"cannot write {resume}: it is no regular file")
     try:
-        file = stack.enter_context(path.open("a+", encoding="utf-8", newline="\n"))
+        file = stack.enter_context(path.open("a+", encoding="utf-8", errors="surrogateescape", newline="\n"))
         file.seek(0)
         text = file.read()
         whole = text[: text.rfind("\n") + 1]  # a line that was being written when the process died is written again
-        done = rows_done(whole.split("\n")[:-1])
-        file.truncate(len(whole.encode()))
+        done = rows_done(whole.split("\n")[:-1], text[len(whole) :])
+        file.truncate(len(whole.encode(errors="surrogateescape")))
     except OSError as error:
         raise CannotWrite(f"cannot write {resume}: {(error.strerror or '').lower()}") from None
 
