@@ -33,12 +33,17 @@ def source(here: Context, file: str, stack: contextlib.ExitStack, nothing: str =
 
 
 def is_text(text: str) -> bool:
-    """Whether `text` was UTF-8, on the command line or in a file: Python hides all other bytes in surrogates."""
+    """Whether `text` was UTF-8 in a file: Python hides all other bytes in surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def checked(text: str, what: str) -> str:
-    """`text`. Raises UsageError if it was no UTF-8."""
-    if not is_text(text):
-        raise UsageError(f"{what} is not UTF-8 text", "convert it first, for example: iconv -f latin1 -t utf-8")
-    return text
+    """`text` of the command line or a file, as UTF-8 whatever the locale says. Raises UsageError if it is none."""
+    if is_text(text):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise UsageError(
+            f"{what} is not UTF-8 text", "convert it first, for example: iconv -f latin1 -t utf-8"
+        ) from None

@@ -82,7 +82,6 @@ def map_command(
     if not wanted.words:
         raise UsageError("no prompt", 'for example: llamacli map -m MODEL "language of: {line}" < lines.txt')
     held = constraint(here, form, None)
-    checked(" ".join((*wanted.words, system)), "the prompt")
     with contextlib.ExitStack() as stack:
         rows = rows_from(source(here, file, stack, "no rows"), kind, field)
         console_json = here.console.json_output
@@ -95,8 +94,8 @@ def map_command(
         if held is not None:
             chosen = replace(chosen, grammar=held.grammar)
         asked = Asked(
-            prompt=" ".join(wanted.words),
-            system=system,
+            prompt=checked(" ".join(wanted.words), "the prompt"),
+            system=checked(system, "the system prompt"),
             template=None if raw else template_for(engine, template),
             think=think,
             sampling=chosen,

@@ -89,9 +89,8 @@ def run_command(
     journal = last_conversation(here) if source.continued else None
     saved = journal.chat.model if journal and not named else ""
     wanted = request(here, words or [], named or saved or None, context.meta.get(_LITERAL, 0))
-    asked = (*((prompt,) if prompt is not None else ()), *wanted.words)
-    for words_given in (*asked, system, prefill):
-        checked(words_given, "the prompt")
+    asked = [*([prompt] if prompt is not None else []), *wanted.words]
+    system, prefill, *asked = (checked(part, "the prompt") for part in (system, prefill, *asked))
     text = prompt_text(here, asked, files, exact=raw)
     if text is None and source.template is None:
         raise UsageError("no prompt", "say something after the model, pipe it in, or talk: llamacli chat")

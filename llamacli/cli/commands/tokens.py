@@ -43,7 +43,7 @@ def tokens_command(
     with contextlib.ExitStack() as stack:
         if not words and not (named and model):
             text = source(here, file, stack).read()
-        checked(text, "this")
+        text = checked(text, "the text")
         vocab = stack.enter_context(open_vocab(path))
         found = vocab.tokens(text, special=special, add_special=not bare)
         pieces = [vocab.piece(token) for token in found] if show or here.console.json_output else []
