@@ -104,7 +104,7 @@ def compare(options: argparse.Namespace, place: Path, source: Path, *, weighted:
             run(options.peer, *map(str, with_matrix), str(source), str(target), kind, str(options.threads))
     impossible = []
     for bits in filter(None, options.targets.split(",")):
-        calibrate = ("--calibrate", options.calibrate) if weighted else ()
+        calibrate = ("--calibrate", options.calibrate, "--search", options.search) if weighted else ()
         target = place / "target" / f"{bits}.gguf"
         if not target.exists() and not promised(options.checkpoint, target, bits, *calibrate, *threads):
             impossible.append(bits)

@@ -11,13 +11,14 @@ from typing import Any
 
 import typer
 
+from llamacli.cli.quantizing import kernel_for
 from llamacli.cli.shared_options import SharedOptions, add_options
 from llamacli.errors import UsageError
 
 _FLAGS = SharedOptions("quality_options")
 _option = _FLAGS.option
 CHECKS = ("none", "quick", "full")
-SEARCHES = ("usual", "thorough")
+SEARCHES = ("auto", "usual", "thorough")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class QualityOptions:
     max_kld: float = 0.0
     probe: bool = True
     check: str = "none"
-    search: str = "usual"
+    search: str = "auto"
 
     @property
     def targets(self) -> bool:
@@ -57,13 +58,24 @@ def quality_options(context: typer.Context) -> QualityOptions:
     if options.check not in CHECKS:
         raise UsageError(f"--check {options.check}: {', '.join(CHECKS)}")
     if options.search not in SEARCHES:
-        raise UsageError(f"--search {options.search}: {' or '.join(SEARCHES)}")
+        raise UsageError(f"--search {options.search}: {', '.join(SEARCHES)}")
     if options.search == "thorough" and not options.calibrate:
         raise UsageError(
             "--search thorough needs to know how activations go together, which no importance matrix says",
             "add --calibrate TEXT, or --calibrate builtin",
         )
     return options
+
+
+def settled_search(options: QualityOptions, kernel: str) -> str:
+    """What `auto` stands for: thorough where a text is read, but with ggml's kernels, whose files have their bytes."""
+    if options.search == "thorough" and kernel == "ggml":
+        raise UsageError(
+            "--kernel ggml writes what llama-quantize writes, and --search thorough does not", "choose one"
+        )
+    if options.search != "auto":
+        return options.search
+    return "thorough" if options.calibrate and kernel_for(kernel).name != "ggml" else "usual"
 
 
 def add_quality_options(command: Any) -> None:
@@ -103,8 +115,8 @@ def _quality(
     search: str | None = _option(
         "search",
         "--search",
-        metavar="usual|thorough",
-        text="thorough: with --calibrate; errors make up for one another.",
+        metavar="auto|usual|thorough",
+        text="thorough: errors make up for one another; auto: wherever --calibrate reads a text.",
     ),
     probe: bool | None = _option(
         "probe", "--probe/--no-probe", text="Find out by running the model which tensors matter [yes]."

@@ -92,6 +92,16 @@ def test_the_command_makes_a_better_file_of_the_same_size(invoke: Invoke, tmp_pa
     assert not list(tmp_path.glob(".llamacli-*"))
 
 
+@pytest.mark.parametrize(("kernel", "search"), [("auto", "thorough"), ("ggml", None)])
+def test_a_text_is_used_for_all_that_it_says_but_not_beside_ggmls_bytes(
+    invoke: Invoke, tmp_path: Path, kernel: str, search: str | None
+) -> None:
+    how = ("-q", "Q4_0", "--calibrate", TEXT, "--kernel", kernel, "-t", 1)
+    done = invoke("quantize", MODELS["tinystories-chat-2m"], "out.gguf", *how)
+    assert done.code == 0, done.err
+    assert read_gguf(tmp_path / "out.gguf").get("llamacli.search") == search
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_told_in_a_line() -> None:
     with pytest.raises(CannotWrite, match="the disk is full"):
@@ -104,7 +114,7 @@ def test_a_full_disk_is_told_in_a_line() -> None:
         (("--search", "thorough"), "add --calibrate TEXT"),
         (("--search", "thorough", "--imatrix", "m.gguf"), "add --calibrate TEXT"),
         (("--search", "thorough", "--calibrate", TEXT, "--kernel", "ggml"), "--kernel ggml writes what"),
-        (("--search", "hard"), "usual or thorough"),
+        (("--search", "hard"), "auto, usual, thorough"),
     ],
 )
 def test_what_cannot_be_searched_is_said_before_anything_is_read(

@@ -182,7 +182,7 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "a key of the file itself": (["{src}", "--override-kv", "general.alignment=int:7"], 2, "general.alignment"),
     "no type in the list": (["{src}", "-q", ","], 2, "-q names no type"),
     "a pipe for a file": (["{src}", "-"], 2, "not to a pipe"),
-    "a type file that is no text": (["{src}", "--tensor-type-file", "{src}/model.safetensors"], 2, "as text"),
+    "a type file that is no text": (["{src}", "--tensor-type-file", "{src}/model.safetensors"], 2, "is not text"),
     "less divergence than any file": (["{wide}", "--max-kld", "0.0001", "--no-probe"], 2, "allow more"),
     "a size of no bytes": (["{src}", "--split-max-size", "0.0001K"], 2, "0.0001K"),
     "bad size": (["{src}", "--split-max-size", "big"], 2, "big"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import typer
 from llamacli.cli.completion import complete_model, complete_type
 from llamacli.cli.context import Context, located
 from llamacli.cli.fitting import parse_mode
-from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options
+from llamacli.cli.quantize_options import QualityOptions, add_quality_options, quality_options, settled_search
 from llamacli.cli.quantize_report import describe, report_of, show_families, show_plans
 from llamacli.cli.quantizing import (
     Asked,
@@ -134,10 +135,7 @@ def quantize_command(
     if quality.needs_engine:
         if imatrix and quality.calibrate:
             raise UsageError("--imatrix and --calibrate are two matrices", "give one of them")
-        if quality.search == "thorough" and kernel == "ggml":
-            raise UsageError(
-                "--kernel ggml writes what llama-quantize writes, and --search thorough does not", "choose one"
-            )
+        quality = replace(quality, search=settled_search(quality, kernel))
         _with_engine(here, asked, target, names, options, quality, kernel, threads, dry_run=dry_run, force=force)
         return
     if fit:
