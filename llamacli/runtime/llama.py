@@ -79,6 +79,8 @@ class LlamaEngine:
         started = time.perf_counter()
         self.path, self.gguf = gguf.path, gguf
         settings, self.placement = placed(gguf, settings)
+        self.asked_attention = settings.flash_attn
+        """What measurements use, whose figures are compared with llama.cpp's own."""
         settings = replace(settings, flash_attn=attention(gguf, settings, gpu=self.placement is not None))
         self.settings = settings
         self.metadata: Mapping[str, str] = _plain_metadata(gguf)

@@ -77,7 +77,7 @@ class Windows:
         parameters.n_outputs_max = min(self.rows * self.sequences, parameters.n_batch)
         parameters.n_seq_max = self.sequences
         parameters.n_threads, parameters.n_threads_batch = self.engine.threads
-        parameters.flash_attn_type = FLASH_ATTENTION[settings.flash_attn]
+        parameters.flash_attn_type = FLASH_ATTENTION[self.engine.asked_attention]
         parameters.type_k = CACHE_TYPES[settings.cache_type_k]
         parameters.type_v = CACHE_TYPES[settings.cache_type_v]
         parameters.no_perf = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_the_head_is_gathered_on_request(converted: Converted) -> None:
         plain, more = gather(engine, cut), gather(engine, cut, head=True)
     assert more.sums.keys() - plain.sums.keys() == {"output.weight"}
     assert more.sums["output.weight"].tokens.tolist() == [128]
+
+
+def test_measuring_attends_as_llama_imatrix_does_where_answers_do_otherwise(converted: Converted) -> None:
+    sums = {}
+    for attention in ("auto", "on", "off"):
+        how = replace(ONE_THREAD, flash_attn=attention)
+        with open_engine(converted("tinystories-656k-wide256", "F32"), how) as engine:
+            if attention == "auto":
+                engine.settings = replace(engine.settings, flash_attn="off")  # as on an x86 processor, for its speed
+            sums[attention] = gather(engine, cut_text(engine, TEXT.read_text(), 64, 2)).sums
+    name = "blk.1.ffn_down.weight"
+    assert np.array_equal(sums["auto"][name].squares, sums["on"][name].squares)
+    assert not np.array_equal(sums["auto"][name].squares, sums["off"][name].squares)
 
 
 @pytest.mark.parametrize("form", ["gguf", "dat"])
