@@ -14,12 +14,12 @@ from pathlib import Path
 SECONDS = 20
 
 
-def probe(path: Path) -> str:
+def probe(path: Path, seconds: float = SECONDS) -> str:
     """What became of `path` in a process of its own: loaded, refused, hang, or the signal that ended it."""
     command = [sys.executable, str(Path(__file__)), str(path)]
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, env=env, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, env=env, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return "hang"
     if done.returncode < 0:
