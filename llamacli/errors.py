@@ -120,6 +120,7 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (11, "unsupported architecture, tensor, tokenizer or source format"),
     (12, "cannot write: the output exists, is the input, is not writable, or the disk is full"),
     (124, "--timeout was reached"),
+    (129, "the terminal was closed"),
     (130, "Ctrl-C (what was printed stays)"),
     (141, "the reader of the pipe went away"),
     (143, "terminated by SIGTERM"),

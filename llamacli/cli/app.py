@@ -201,6 +201,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminated)
     if sys.platform == "win32":  # Ctrl-Break, and a console window that is closed
         signal.signal(signal.SIGBREAK, terminated)
+    elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; nohup ignores it
+        signal.signal(signal.SIGHUP, lambda number, frame: sys.exit(129))
     if "_LLAMACLI_COMPLETE" in os.environ:  # a shell asks; see commands/completion.py
         from typer._completion_classes import completion_init
 
