@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamacli.checkpoint.draft import SPACE, Draft, Wrapping, check_room
-from llamacli.checkpoint.tokenizer_json import NO_BYTES, byte_warnings, check_charsmap
+from llamacli.checkpoint.tokenizer_parts import NO_BYTES, byte_warnings, check_charsmap
 from llamacli.checkpoint.vocabulary import Mends, TokenType
 from llamacli.errors import CorruptFile, Unsupported
 

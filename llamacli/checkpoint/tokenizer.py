@@ -25,7 +25,8 @@ from llamacli.checkpoint.special_tokens import (
     type_of,
 )
 from llamacli.checkpoint.tekken import read_tekken
-from llamacli.checkpoint.tokenizer_json import Hints, read_tokenizer_json
+from llamacli.checkpoint.tokenizer_json import read_tokenizer_json
+from llamacli.checkpoint.tokenizer_parts import Hints
 from llamacli.checkpoint.vocabulary import Mends, TokenType, Vocabulary
 from llamacli.errors import CorruptFile, Unsupported
 

@@ -196,13 +196,13 @@ def main() -> None:
     """The program's entry: real streams, signals, exit code."""
 
     def terminated(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(143)
+        raise SystemExit(129 if signum == getattr(signal, "SIGHUP", None) else 143)
 
     signal.signal(signal.SIGTERM, terminated)
     if sys.platform == "win32":  # Ctrl-Break, and a console window that is closed
         signal.signal(signal.SIGBREAK, terminated)
     elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; nohup ignores it
-        signal.signal(signal.SIGHUP, lambda number, frame: sys.exit(129))
+        signal.signal(signal.SIGHUP, terminated)
     if "_LLAMACLI_COMPLETE" in os.environ:  # a shell asks; see commands/completion.py
         from typer._completion_classes import completion_init
 

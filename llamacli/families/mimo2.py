@@ -43,9 +43,6 @@ def _refusals(config: Config) -> Iterable[str]:
     for name in ("head_dim", "v_head_dim", "num_attention_heads"):
         if config.get(f"swa_{name}", default=config.get(name)) != config.get(name):
             yield f"config.json: swa_{name} {config.get(f'swa_{name}')} differs from {name}, which the engine does not compute"
-
-
-def _parts(config: Config) -> Iterable[str]:
     near = config.rope.get("sliding_attention", {}).get("partial_rotary_factor")
     if near not in (None, config.full_rope.get("partial_rotary_factor")):
         yield "config.json: partial_rotary_factor differs between blocks with a window and without, one number to the engine"
@@ -83,7 +80,7 @@ MIMO2 = Family(
         "rope_theta": 5e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 262144, "head_dim": 192, "v_head_dim": 128,
         "sliding_window": 128, "scoring_func": "sigmoid", "partial_rotary_factor": 0.334,
     },
-    refusals=lambda config: (*_refusals(config), *_parts(config)),
+    refusals=_refusals,
     fixed={"norm_topk_prob": True, "routed_scaling_factor": 1.0, "attention_bias": False},
     example="XiaomiMiMo/MiMo-V2-Flash",
 )  # fmt: skip

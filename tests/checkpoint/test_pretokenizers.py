@@ -21,7 +21,8 @@ from llamacli.checkpoint.pretokenizers import (
     engine_name,
     read_cut,
 )
-from llamacli.checkpoint.tokenizer_json import Hints, read_tokenizer_json
+from llamacli.checkpoint.tokenizer_json import read_tokenizer_json
+from llamacli.checkpoint.tokenizer_parts import Hints
 from llamacli.checkpoint.vocabulary import Mends, Vocabulary
 from llamacli.errors import CorruptFile, Unsupported
 from llamacli.formats.expressions import GPT4O, LLAMA3, QWEN2

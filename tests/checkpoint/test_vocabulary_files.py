@@ -15,11 +15,11 @@ import sentencepiece
 from engine_tokenizer import EngineTokenizer
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from llamacli.checkpoint.bpe_json import merge_scores, read_merges
 from llamacli.checkpoint.sentencepiece import parse
 from llamacli.checkpoint.source import Folder
 from llamacli.checkpoint.tekken import byte_alphabet
 from llamacli.checkpoint.tokenizer import TokenType, Vocabulary, read_vocabulary
-from llamacli.checkpoint.tokenizer_json import merge_scores, read_merges
 from llamacli.errors import CorruptFile, LlamacliError, Unsupported
 from llamacli.formats.expressions import TEKKEN
 

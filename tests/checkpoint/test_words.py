@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from llamacli.checkpoint.pretokenizers import TABLE
 from llamacli.checkpoint.tekken import byte_alphabet, visible
-from llamacli.checkpoint.tokenizer_json import Hints, read_tokenizer_json
+from llamacli.checkpoint.tokenizer_json import read_tokenizer_json
+from llamacli.checkpoint.tokenizer_parts import Hints
 from llamacli.checkpoint.vocabulary import Mends, Vocabulary
 from llamacli.formats.expressions import CUTS
 from llamacli.formats.gguf_reader import read_gguf

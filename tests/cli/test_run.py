@@ -232,9 +232,12 @@ def test_ctrl_c_keeps_what_was_said_and_ends_with_130(environment: dict[str, str
 
 
 @posix
-def test_termination_ends_with_143(environment: dict[str, str], stories: str) -> None:
-    code, out, err = _interrupted(environment, stories, signal.SIGTERM)
-    assert code == 143 and out.startswith(b" Once") and err == b""
+@pytest.mark.parametrize(("name", "expected"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_termination_and_a_closed_terminal_end_with_their_codes(
+    environment: dict[str, str], stories: str, name: str, expected: int
+) -> None:
+    code, out, err = _interrupted(environment, stories, signal.Signals[name])
+    assert code == expected and out.startswith(b" Once") and err == b""
 
 
 def _interrupted(environment: dict[str, str], model: str, number: signal.Signals) -> tuple[int, bytes, bytes]:
